@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* loop.c - the event loop: descriptors, posted jobs, timers, and the turn that the watch may take away.
+ *
+ * State lives in struct p9_loop, never on the stack of the thread that runs it: events not yet handled stay in
+ * loop->ev, so that a thread which takes over goes on at that place.
+ */
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+#include "base/hosterr.h"
+#include "base/loop.h"
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static int bell_ready(struct p9_source *s, uint32_t events)
+{
+	uint64_t n;
+	(void)events;
+	if (read(s->fd, &n, sizeof(n)) < 0) {
+		return 0; /* rung and taken already */
+	}
+	return 0;
+}
+
+int p9_loop_init(struct p9_loop *loop, struct p9_crew *crew)
+{
+	loop->crew = crew;
+	loop->now = now_ms();
+	loop->ep = epoll_create1(EPOLL_CLOEXEC);
+	loop->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (loop->ep < 0 || loop->bell < 0) {
+		return p9_err();
+	}
+	loop->bell_source.fd = loop->bell;
+	loop->bell_source.ready = bell_ready;
+	return p9_loop_add(loop, &loop->bell_source, EPOLLIN);
+}
+
+void p9_loop_fini(struct p9_loop *loop)
+{
+	p9_timers_fini(&loop->timers);
+	p9_bufpool_fini(&loop->pool);
+	if (loop->ep > 0) {
+		close(loop->ep);
+	}
+	if (loop->bell > 0) {
+		close(loop->bell);
+	}
+	loop->ep = loop->bell = -1;
+}
+
+int p9_loop_add(struct p9_loop *loop, struct p9_source *s, uint32_t events)
+{
+	struct epoll_event ev = { .events = events, .data.ptr = s };
+	return epoll_ctl(loop->ep, EPOLL_CTL_ADD, s->fd, &ev) < 0 ? p9_err() : 0;
+}
+
+void p9_loop_mod(struct p9_loop *loop, struct p9_source *s, uint32_t events)
+{
+	struct epoll_event ev = { .events = events, .data.ptr = s };
+	epoll_ctl(loop->ep, EPOLL_CTL_MOD, s->fd, &ev);
+}
+
+void p9_loop_del(struct p9_loop *loop, struct p9_source *s)
+{
+	epoll_ctl(loop->ep, EPOLL_CTL_DEL, s->fd, NULL);
+	for (int i = loop->evi; i < loop->nev; i++) {
+		if (loop->ev[i].data.ptr == s) {
+			loop->ev[i].data.ptr = NULL;
+		}
+	}
+}
+
+static void ring(struct p9_loop *loop)
+{
+	uint64_t one = 1;
+	if (write(loop->bell, &one, sizeof(one)) < 0) {
+		return; /* full: rung already */
+	}
+}
+
+void p9_loop_stop(struct p9_loop *loop)
+{
+	atomic_store(&loop->stop, true);
+	ring(loop);
+}
+
+void p9_loop_post(struct p9_loop *loop, struct p9_job *job)
+{
+	struct p9_job *head = atomic_load_explicit(&loop->posted, memory_order_relaxed);
+	do {
+		job->next = head;
+	} while (!atomic_compare_exchange_weak_explicit(&loop->posted, &head, job, memory_order_acq_rel,
+							memory_order_relaxed));
+	if (!head) {
+		ring(loop);
+	}
+}
+
+/* Delivers posted jobs in the order they were posted. */
+static void deliver(struct p9_loop *loop)
+{
+	struct p9_job *list = atomic_exchange_explicit(&loop->posted, NULL, memory_order_acquire);
+	struct p9_job *fifo = NULL;
+	while (list) {
+		struct p9_job *next = list->next;
+		list->next = fifo;
+		fifo = list;
+		list = next;
+	}
+	while (fifo) {
+		struct p9_job *job = fifo;
+		fifo = job->next;
+		job->run(job, NULL);
+	}
+}
+
+void p9_loop_drain(struct p9_loop *loop)
+{
+	deliver(loop);
+}
+
+static int wait(struct p9_loop *loop, int timeout)
+{
+	atomic_store_explicit(&loop->turn, ++loop->seq << 2 | P9_TURN_IDLE, memory_order_release);
+	int n = epoll_wait(loop->ep, loop->ev, P9_LOOP_EVENTS, timeout);
+	atomic_store_explicit(&loop->turn, ++loop->seq << 2 | P9_TURN_RUN, memory_order_seq_cst);
+	if (atomic_load_explicit(&loop->crew->watch_asleep, memory_order_seq_cst)) {
+		p9_crew_watch_wake(loop->crew);
+	}
+	return n < 0 ? 0 : n;
+}
+
+static int handle_events(struct p9_loop *loop)
+{
+	while (loop->evi < loop->nev) {
+		struct epoll_event *e = &loop->ev[loop->evi++];
+		struct p9_source *s = e->data.ptr;
+		if (s && s->ready(s, e->events) == P9_LOST) {
+			return P9_LOST;
+		}
+	}
+	return 0;
+}
+
+void p9_loop_run(struct p9_loop *loop, struct p9_thread *self)
+{
+	loop->thread = self;
+	atomic_store_explicit(&loop->tid, self->tid, memory_order_relaxed);
+	if (loop->stolen) {
+		loop->stolen = false;
+		if (loop->on_stolen(loop) == P9_LOST) {
+			return;
+		}
+	}
+	for (;;) {
+		if (handle_events(loop) == P9_LOST) {
+			return;
+		}
+		/* after the events: one of them may have been the bell that p9_loop_stop rang */
+		if (atomic_load(&loop->stop)) {
+			return;
+		}
+		if (atomic_load_explicit(&loop->posted, memory_order_relaxed)) {
+			deliver(loop);
+		}
+		int timeout = p9_timers_run(&loop->timers, loop->now);
+		if (loop->after && loop->after(loop) == P9_LOST) {
+			return;
+		}
+		loop->nev = wait(loop, timeout);
+		loop->evi = 0;
+		loop->now = now_ms();
+	}
+}
+
+unsigned p9_loop_stuck(struct p9_loop *loop, bool *idle)
+{
+	uint64_t t = atomic_load_explicit(&loop->turn, memory_order_acquire);
+	bool same = t == loop->watch_seen && (t & P9_TURN_STATE) == P9_TURN_CALL;
+	loop->watch_seen = t;
+	loop->watch_ticks = same ? loop->watch_ticks + 1 : 0;
+	*idle = (t & P9_TURN_STATE) == P9_TURN_IDLE;
+	return loop->watch_ticks;
+}
+
+bool p9_loop_steal(struct p9_loop *loop)
+{
+	uint64_t seen = loop->watch_seen;
+	uint64_t taken = (seen & ~(uint64_t)P9_TURN_STATE) | P9_TURN_RUN;
+	if (!atomic_compare_exchange_strong_explicit(&loop->turn, &seen, taken, memory_order_acq_rel,
+						     memory_order_relaxed)) {
+		return false;
+	}
+	loop->stolen = true;
+	return true;
+}
