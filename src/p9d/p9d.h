@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* p9d.h - what the files of p9d share. */
+#ifndef P9_P9D_H
+#define P9_P9D_H
+#include <stdbool.h>
+#include <stddef.h>
+#include "base/addr.h"
+#include "base/loop.h"
+#include "p9/local.h"
+#include "p9/server.h"
+
+#define P9D_LISTEN_MAX 64
+#define P9D_EXPORT_MAX 256
+
+struct p9d_export {
+	char *spec; /* as given; the strings below point into it */
+	const char *name;
+	struct p9_local_config local;
+	struct p9_export_config conf;
+	struct lroot *root;
+};
+
+struct p9d_listener {
+	struct p9_source source; /* first */
+	struct p9_addr addr;
+	char text[400]; /* the address, for messages */
+	struct p9_server *srv;
+	struct p9_listener_timer {
+		struct p9_timer timer; /* first */
+		struct p9d_listener *listener;
+	} again;		/* out of descriptors: accepting goes on when it fires */
+	unsigned long dev, ino; /* of the socket file we made */
+	int reserve_fd;
+	bool unlink_path; /* unix: we made the file */
+	bool passed;	  /* from LISTEN_FDS */
+};
+
+struct p9d_config {
+	struct p9_server_config server;
+	struct p9d_export exports[P9D_EXPORT_MAX];
+	unsigned nexports;
+	char *listen[P9D_LISTEN_MAX];
+	unsigned nlisten;
+	char *identity;
+	bool insecure, trace, help, version, quick; /* quick: `p9d DIR` */
+	unsigned socket_mode;
+};
+
+/* config.c: reads argv (and files it names). On error the text is printed; returns 0, or the exit code. */
+int p9d_config_read(struct p9d_config *c, int argc, char **argv);
+void p9d_config_free(struct p9d_config *c);
+void p9d_usage(void);
+/* listen.c */
+int p9d_listen(struct p9d_listener *l, const struct p9d_config *c, const char *text);
+int p9d_listen_passed(struct p9d_listener *l, const struct p9d_config *c, int fd);
+int p9d_listen_start(struct p9d_listener *l, struct p9_server *srv);
+void p9d_listen_unlink(struct p9d_listener *l);
+void p9d_listen_close(struct p9d_listener *l);
+
+#endif
