@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* cmd_stat.c - p9 stat: every attribute that the server says is valid.
+ *
+ * Looks like stat(1), so that habits work, with the qid in the place of device and inode: that is what identifies a file
+ * in 9P. A time that the server does not know (its bit in `valid` is not set) is shown as "-".
+ */
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+#include "p9/p9.h"
+
+static const char *type_text(uint32_t mode, uint64_t size)
+{
+	switch (mode & S_IFMT) {
+	case S_IFDIR:
+		return "directory";
+	case S_IFLNK:
+		return "symbolic link";
+	case S_IFCHR:
+		return "character device";
+	case S_IFBLK:
+		return "block device";
+	case S_IFIFO:
+		return "fifo";
+	case S_IFSOCK:
+		return "socket";
+	case S_IFREG:
+		return size ? "regular file" : "regular empty file";
+	default:
+		return "unknown type";
+	}
+}
+
+/* One line for a time; the number itself when the C library cannot turn it into a date. */
+static void print_time(const char *label, uint64_t sec, uint64_t nsec, bool valid)
+{
+	char date[40], zone[8];
+	time_t t = (time_t)sec;
+	struct tm tm;
+	if (!valid) {
+		printf("%s: -\n", label);
+	} else if (localtime_r(&t, &tm) && strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S", &tm)) {
+		strftime(zone, sizeof(zone), "%z", &tm);
+		printf("%s: %s.%09llu %s\n", label, date, (unsigned long long)nsec, zone);
+	} else {
+		printf("%s: %llu.%09llu\n", label, (unsigned long long)sec, (unsigned long long)nsec);
+	}
+}
+
+static void print_stat(const char *path, const struct p9_rgetattr *r, const char *target, bool tty)
+{
+	char mode[12];
+	fputs("  File: ", stdout);
+	p9_show_name(stdout, path, tty);
+	if (target) {
+		fputs(" -> ", stdout);
+		p9_show_name(stdout, target, tty);
+	}
+	printf("\n  Size: %-15llu Blocks: %-10llu IO Block: %-6llu %s\n", (unsigned long long)r->size,
+	       (unsigned long long)r->blocks, (unsigned long long)r->blksize, type_text(r->mode, r->size));
+	printf("   Qid: path 0x%llx version %u type 0x%02x  Links: %llu", (unsigned long long)r->qid.path,
+	       r->qid.version, r->qid.type, (unsigned long long)r->nlink);
+	if (S_ISCHR(r->mode) || S_ISBLK(r->mode)) {
+		printf("  Device: %u,%u", major(r->rdev), minor(r->rdev));
+	}
+	p9_show_mode(mode, r->mode);
+	printf("\nAccess: (%04o/%s)  Uid: (%5u/%8s)", r->mode & 07777, mode, r->uid, p9_show_user(r->uid));
+	printf("   Gid: (%5u/%8s)\n", r->gid, p9_show_group(r->gid));
+	print_time("Access", r->atime_sec, r->atime_nsec, r->valid & P9_GETATTR_ATIME);
+	print_time("Modify", r->mtime_sec, r->mtime_nsec, r->valid & P9_GETATTR_MTIME);
+	print_time("Change", r->ctime_sec, r->ctime_nsec, r->valid & P9_GETATTR_CTIME);
+	print_time(" Birth", r->btime_sec, r->btime_nsec, r->valid & P9_GETATTR_BTIME);
+}
+
+/* Walks, asks, prints, clunks. A link's text is shown when it can be read; that it cannot is no failure. */
+static int stat_one(struct p9_client *c, const char *path, int follow, bool tty)
+{
+	struct p9_rgetattr r;
+	char target[P9_TARGETMAX + 1];
+	uint32_t fid;
+	int rc = p9_client_walk(c, path, follow, &fid);
+	if (rc < 0) {
+		return rc;
+	}
+	rc = p9_client_getattr(c, fid, P9_GETATTR_ALL, &r);
+	if (rc >= 0) {
+		bool link = S_ISLNK(r.mode) && p9_client_readlink(c, fid, target, sizeof(target)) >= 0;
+		print_stat(path, &r, link ? target : NULL, tty);
+	}
+	p9_client_clunk(c, fid);
+	return rc;
+}
+
+int p9_cmd_stat(struct p9_cli *cli, int argc, char **argv)
+{
+	int o, follow = P9_WALK_NOFOLLOW;
+	struct p9_client *c;
+	while ((o = getopt(argc, argv, "L")) != -1) {
+		if (o != 'L') {
+			return p9_cli_usage(cli, NULL);
+		}
+		follow = P9_WALK_FOLLOW;
+	}
+	if (optind == argc) {
+		return p9_cli_usage(cli, "which file?");
+	}
+	int code = p9_cli_dial(cli, &c);
+	bool connected = code == P9_EXIT_OK;
+	for (int i = optind; connected && i < argc && !p9_client_dead(c); i++) {
+		int rc = stat_one(c, argv[i], follow, isatty(STDOUT_FILENO));
+		if (rc < 0) {
+			code = p9_cli_fail(cli, c, argv[i], rc);
+		}
+	}
+	p9_client_free(c);
+	return code;
+}

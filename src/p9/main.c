@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* main.c - p9: the options before the command, the list of commands, and help.
+ *
+ * A command is a row of the table below: name, function, how it is used, what it does. Help and complaints about usage
+ * are printed from the same row. Each command connects by itself (p9_cli_dial), after it has read its operands.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <locale.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include "base/addr.h"
+#include "p9/p9.h"
+
+struct command {
+	const char *name;
+	int (*run)(struct p9_cli *cli, int argc, char **argv);
+	const char *usage; /* behind the name */
+	const char *brief;
+	const char *more; /* options and remarks, or NULL */
+};
+
+static const struct command commands[] = {
+	{ "ls", p9_cmd_ls, "[-laR1dhnU] [PATH...]", "list directories",
+	  "  -l  mode, links, owner, group, size, date; where links point to\n"
+	  "  -a  entries that begin with a dot, too\n"
+	  "  -R  directories below, too\n"
+	  "  -1  one entry on a line\n"
+	  "  -d  directories themselves, not what is in them\n"
+	  "  -h  sizes with a unit     -n  owners as numbers\n"
+	  "  -U  in the server's order, as it comes: for directories that do not fit in memory\n" },
+	{ "stat", p9_cmd_stat, "[-L] PATH...", "show all attributes of files", "  -L  follow a symbolic link\n" },
+	{ "cat", p9_cmd_cat, "PATH...", "write files to standard output", NULL },
+	{ "get", p9_cmd_get, "[-r] REMOTE [LOCAL]", "copy from the server",
+	  "  -r  a directory with all that is below it\n"
+	  "Mode and time of change are kept. LOCAL may be a directory, or - for standard output.\n" },
+	{ "put", p9_cmd_put, "[-r] LOCAL [REMOTE]", "copy to the server",
+	  "  -r  a directory with all that is below it\n"
+	  "Mode and time of change are kept. REMOTE may be a directory; by default it is /.\n" },
+	{ "mkdir", p9_cmd_mkdir, "[-p] [-m MODE] PATH...", "make directories",
+	  "  -p  those on the way, too, and no error when it is there\n"
+	  "  -m  permission bits, octal\n" },
+	{ "rm", p9_cmd_rm, "[-r] [-f] PATH...", "remove files",
+	  "  -r  directories with all that is below them\n"
+	  "  -f  no error when a file is not there\n" },
+	{ "mv", p9_cmd_mv, "SOURCE... TARGET", "move or rename", NULL },
+	{ "ln", p9_cmd_ln, "[-s] TARGET LINK", "make a link", "  -s  a symbolic one; TARGET is stored as it is\n" },
+	{ "readlink", p9_cmd_readlink, "PATH...", "print where symbolic links point to", NULL },
+	{ "chmod", p9_cmd_chmod, "MODE PATH...", "change permission bits", "MODE is octal, or as in u+x,go-w\n" },
+	{ "chown", p9_cmd_chown, "[-h] USER[:GROUP] PATH...", "change owner and group",
+	  "  -h  of a symbolic link itself\nUSER and GROUP are names of this machine, or numbers.\n" },
+	{ "truncate", p9_cmd_truncate, "-s [+|-]SIZE PATH...", "set the size of files",
+	  "SIZE may have a unit K, M, G, T; with + or - it is added or taken away. Files are made when missing.\n" },
+	{ "df", p9_cmd_df, "[-h] [PATH...]", "show space of file systems", "  -h  sizes with a unit\n" },
+	{ "xattr", p9_cmd_xattr, "ls PATH... | get PATH NAME | set PATH NAME VALUE | rm PATH NAME",
+	  "show and change extended attributes", "VALUE may be - for standard input.\n" },
+	{ "talk", p9_cmd_talk, "FILE.9t...", "run a conversation written in the .9t language", NULL },
+	{ "bench", p9_cmd_bench, "[-c CONNS] [-q DEPTH] [-t SECS] WORKLOAD", "measure a server", NULL },
+};
+
+static const struct command *find_command(const char *name)
+{
+	for (size_t i = 0; i < P9_COUNT(commands); i++) {
+		if (strcmp(commands[i].name, name) == 0) {
+			return &commands[i];
+		}
+	}
+	return NULL;
+}
+
+static void print_help(FILE *f)
+{
+	char addr[160];
+	p9_addr_default(addr, sizeof(addr));
+	fprintf(f,
+		"usage: p9 [-s ADDR] [-a ANAME] [-u UID] [-m MSIZE] COMMAND [ARGUMENT...]\n\n"
+		"Uses files of a 9P2000.L server.\n\n"
+		"  -s ADDR   server: unix:PATH, tcp:HOST:PORT, tcp:[V6]:PORT, fd:N, fd:IN,OUT or stdio;\n"
+		"            default: $P9_SERVER, else %s\n"
+		"  -a ANAME  which of its trees; default: the server's own choice\n"
+		"  -u UID    act as this user, name or number; default: the caller\n"
+		"  -m MSIZE  largest message to agree on; default: 1M\n"
+		"  --help, --version\n\ncommands (p9 help COMMAND says more):\n",
+		addr);
+	for (size_t i = 0; i < P9_COUNT(commands); i++) {
+		fprintf(f, "  %-9s %s\n", commands[i].name, commands[i].brief);
+	}
+	fprintf(f, "\nexit code: 0 fine, 1 the operation failed, 2 wrong usage, 3 no connection to the server\n");
+}
+
+static void print_command_help(FILE *f, const struct command *c)
+{
+	fprintf(f, "usage: p9 [OPTION...] %s %s\n\n%s\n%s", c->name, c->usage, c->brief, c->more ? c->more : "");
+}
+
+int p9_cli_usage(const struct p9_cli *cli, const char *why)
+{
+	const struct command *c = cli->cmd ? find_command(cli->cmd) : NULL;
+	if (why) {
+		p9_cli_say(cli, "%s", why);
+	}
+	if (c) {
+		fprintf(stderr, "usage: p9 [OPTION...] %s %s\n", c->name, c->usage);
+	} else {
+		fprintf(stderr, "usage: p9 [-s ADDR] [-a ANAME] [-u UID] [-m MSIZE] COMMAND [ARGUMENT...]\n"
+				"p9 --help lists the commands\n");
+	}
+	return P9_EXIT_USAGE;
+}
+
+static bool wants_help(int argc, char **argv)
+{
+	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+		if (strcmp(argv[i], "--help") == 0) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static int help(struct p9_cli *cli, int argc, char **argv)
+{
+	const struct command *c = argc > 1 ? find_command(argv[1]) : NULL;
+	if (argc > 1 && !c) {
+		p9_cli_say(cli, "no command \"%s\"", argv[1]);
+		return p9_cli_usage(cli, NULL);
+	}
+	if (c) {
+		print_command_help(stdout, c);
+	} else {
+		print_help(stdout);
+	}
+	return p9_cli_close_stdout(cli, P9_EXIT_OK);
+}
+
+/* A copy of a deep tree holds a descriptor for each level. */
+static void raise_descriptor_limit(void)
+{
+	struct rlimit r;
+	if (getrlimit(RLIMIT_NOFILE, &r) == 0) {
+		r.rlim_cur = r.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &r);
+	}
+}
+
+static int run_command(struct p9_cli *cli, int argc, char **argv)
+{
+	if (strcmp(argv[0], "help") == 0) {
+		return help(cli, argc, argv);
+	}
+	const struct command *c = find_command(argv[0]);
+	if (!c) {
+		p9_cli_say(cli, "no command \"%s\"", argv[0]);
+		return p9_cli_usage(cli, NULL);
+	}
+	cli->cmd = c->name;
+	bool own_help = c->run == p9_cmd_talk || c->run == p9_cmd_bench;
+	if (wants_help(argc, argv) && own_help) {
+		return p9_cli_close_stdout(cli, c->run(cli, 2, (char *[]){ argv[0], "-h", NULL }));
+	}
+	if (wants_help(argc, argv)) {
+		print_command_help(stdout, c);
+		return p9_cli_close_stdout(cli, P9_EXIT_OK);
+	}
+	raise_descriptor_limit();
+	optind = 0; /* getopt begins anew */
+	return p9_cli_close_stdout(cli, c->run(cli, argc, argv));
+}
+
+static int bad_option(struct p9_cli *cli, const char *option, const char *value, const char *why)
+{
+	p9_cli_say(cli, "-%s %s: %s", option, value, why);
+	return p9_cli_usage(cli, NULL);
+}
+
+static int set_msize(struct p9_cli *cli, const char *text)
+{
+	uint64_t n;
+	if (!p9_cli_size(text, &n) || n < P9_MSIZE_MIN || n > P9_MSIZE_MAX) {
+		return bad_option(cli, "m", text, "not a size from 4096 to 16M");
+	}
+	cli->msize = (uint32_t)n;
+	return P9_EXIT_OK;
+}
+
+/* Options before the command. Returns P9_EXIT_OK to go on, an exit code, or -1 when all is done. */
+static int read_options(struct p9_cli *cli, int argc, char **argv)
+{
+	static const struct option longs[] = { { "help", no_argument, NULL, 'H' },
+					       { "version", no_argument, NULL, 'V' },
+					       { 0 } };
+	int o, code = P9_EXIT_OK;
+	while (code == P9_EXIT_OK && (o = getopt_long(argc, argv, "+s:a:u:m:h", longs, NULL)) != -1) {
+		switch (o) {
+		case 's':
+			cli->addr = optarg;
+			break;
+		case 'a':
+			cli->aname = optarg;
+			break;
+		case 'u':
+			code = p9_cli_user(optarg, &cli->uid) ? 0 : bad_option(cli, "u", optarg, "no such user");
+			break;
+		case 'm':
+			code = set_msize(cli, optarg);
+			break;
+		case 'V':
+			puts("p9 " P9_VERSION);
+			return -1;
+		case 'H':
+		case 'h':
+			print_help(stdout);
+			return -1;
+		default:
+			code = p9_cli_usage(cli, NULL);
+			break;
+		}
+	}
+	return code;
+}
+
+int main(int argc, char **argv)
+{
+	static char addr[160];
+	struct p9_cli cli = { .aname = "", .uid = geteuid(), .msize = P9_MSIZE_DEFAULT };
+	setlocale(LC_CTYPE, "");
+	setlocale(LC_TIME, "");
+	signal(SIGPIPE, SIG_IGN);
+	const char *env = getenv("P9_SERVER");
+	p9_addr_default(addr, sizeof(addr));
+	cli.addr = env && *env ? env : addr;
+	int code = read_options(&cli, argc, argv);
+	if (code != P9_EXIT_OK) {
+		return code < 0 ? p9_cli_close_stdout(&cli, P9_EXIT_OK) : code;
+	}
+	if (optind == argc) {
+		return p9_cli_usage(&cli, "no command");
+	}
+	return run_command(&cli, argc - optind, argv + optind);
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* talk_run.c - the tests of a .9t script, one after the other, and their results in TAP.
+ *
+ * What stands before the first p9test belongs to every test and runs at its beginning. A test starts with no connection,
+ * no names and, when --setup says how, a fresh directory; it ends with all connections closed. The first failing
+ * statement ends the test and is told with its place, what was expected and what came.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "p9/talk.h"
+
+#define SETUP_MS 60000
+
+/* $uid, $gid, $root, $host and what -D gave. */
+static int predefine(struct talk_run *r)
+{
+	const struct talk_val host = { .kind = VAL_STR, .text = { r->opt->host_dir, strlen(r->opt->host_dir) } };
+	if (p9_talk_set_num(&r->vars, "uid", r->opt->uid) < 0 || p9_talk_set_num(&r->vars, "gid", getegid()) < 0 ||
+	    p9_talk_set_num(&r->vars, "root", geteuid() == 0) < 0 ||
+	    p9_talk_set_num(&r->vars, "msize", r->opt->msize) < 0) {
+		return -1;
+	}
+	for (unsigned i = 0; r->opt->defines[i]; i++) {
+		const char *d = r->opt->defines[i], *eq = strchr(d, '=');
+		struct talk_val v = { .kind = VAL_STR, .text = { eq ? eq + 1 : "", eq ? strlen(eq + 1) : 0 } };
+		uint64_t num;
+		if (p9_talk_number(&v, &num)) {
+			v = (struct talk_val){ .kind = VAL_NUM, .num = num };
+		}
+		if (p9_talk_set(&r->vars, (struct talk_text){ d, eq ? (size_t)(eq - d) : strlen(d) }, &v) < 0) {
+			return -1;
+		}
+	}
+	return p9_talk_set(&r->vars, (struct talk_text){ "host", 4 }, &host);
+}
+
+static int setup(struct talk_run *r)
+{
+	char out[1024];
+	if (!r->opt->setup) {
+		return 0;
+	}
+	const struct talk_cmd cmd = { r->opt->host_dir, r->opt->setup, NULL, SETUP_MS };
+	int status = p9_talk_host(&cmd, out, sizeof(out));
+	return status == 0
+		       ? 0
+		       : p9_talk_fail(r->err, r->script->stmts[r->pc].pos, "setup failed (%d): %.900s", status, out);
+}
+
+/* Statements [from, to). */
+static int run_range(struct talk_run *r, unsigned from, unsigned to)
+{
+	for (r->pc = from; r->pc < to; r->pc++) {
+		const struct talk_stmt *st = &r->script->stmts[r->pc];
+		int rc = p9_talk_exec(r, st);
+		p9_talk_reset(&r->vars.tmp);
+		if (rc < 0) {
+			return -1;
+		}
+		if (r->skip[0]) {
+			return 0;
+		}
+	}
+	return 0;
+}
+
+/* Prints text as TAP comment lines. */
+static void comment(const char *text)
+{
+	while (*text) {
+		size_t n = strcspn(text, "\n");
+		printf("# %.*s\n", (int)n, text);
+		text += n + (text[n] == '\n');
+	}
+}
+
+static void result(const struct talk_run *r, const struct talk_text *name, struct talk_totals *t, int rc)
+{
+	t->number++;
+	t->passed += rc == 0 && !r->skip[0];
+	t->skipped += rc == 0 && r->skip[0];
+	t->failed += rc < 0;
+	printf("%sok %u - %.*s%s%s\n", rc < 0 ? "not " : "", t->number, (int)name->len, name->s,
+	       rc == 0 && r->skip[0] ? " # SKIP " : "", rc == 0 ? r->skip : "");
+	if (rc < 0) {
+		comment(r->err->text);
+	}
+	fflush(stdout);
+}
+
+/* One test: `prologue` statements from the beginning of the script, then [from, to). */
+static void run_test(const struct talk_script *s, const struct talk_options *opt, const unsigned range[3],
+		     struct talk_totals *totals)
+{
+	struct talk_run *r = calloc(1, sizeof(*r));
+	if (!r) {
+		return;
+	}
+	struct talk_err err = { .file = s->err->file };
+	r->script = s;
+	r->opt = opt;
+	r->err = r->vars.err = &err;
+	r->name = (struct talk_text){ "", 0 };
+	r->timeout_ms = opt->timeout_ms;
+	r->pc = range[1];
+	int rc = setup(r) < 0 || predefine(r) < 0 || run_range(r, 0, range[0]) < 0 ? -1 : 0;
+	if (rc == 0 && !r->skip[0]) {
+		rc = run_range(r, range[1], range[2]);
+	}
+	struct talk_pos end = s->stmts[range[2] - 1].pos;
+	while (r->conns) {
+		if (p9_talk_close(r, r->conns, end) < 0) {
+			rc = -1;
+		}
+	}
+	result(r, &s->stmts[range[1]].name, totals, rc);
+	p9_talk_reset(&r->vars.tmp);
+	p9_talk_reset(&r->vars.keep);
+	free(r);
+}
+
+static bool chosen(const struct talk_options *opt, const struct talk_text *name)
+{
+	return !opt->filter || memmem(name->s, name->len, opt->filter, strlen(opt->filter)) != NULL;
+}
+
+void p9_talk_run(const struct talk_script *s, const struct talk_options *opt, struct talk_totals *totals)
+{
+	unsigned prologue = 0;
+	while (prologue < s->n && s->stmts[prologue].kind != ST_TEST) {
+		prologue++;
+	}
+	for (unsigned from = prologue, to; from < s->n; from = to) {
+		to = from + 1;
+		while (to < s->n && s->stmts[to].kind != ST_TEST) {
+			to++;
+		}
+		const struct talk_text *name = &s->stmts[from].name;
+		if (chosen(opt, name) && opt->list) {
+			printf("%.*s\n", (int)name->len, name->s);
+		} else if (chosen(opt, name)) {
+			run_test(s, opt, (const unsigned[3]){ prologue, from, to }, totals);
+		}
+	}
+}
