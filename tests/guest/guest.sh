@@ -1,0 +1,167 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# Runs inside the guest, as its process 1, on the host's root with a tmpfs over
+# it: mounts the export under test in several ways and runs the scenarios.
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root
+work=$1
+# shellcheck disable=SC1090
+. "$work/$2.env"
+
+for name in /sys/class/virtio-ports/*/name; do
+	port=/dev/$(basename "$(dirname "$name")")
+	case $(cat "$name") in
+	p9.out) out=$port ;;
+	p9.relay0) relay0=$port ;;
+	p9.relay1) relay1=$port ;;
+	esac
+done
+exec >"$out" 2>&1 </dev/null
+
+off() {
+	sync
+	sleep 0.2
+	busybox poweroff -f
+}
+trap off EXIT
+
+for dir in /run /dev/shm /mnt; do
+	mount -t tmpfs -o mode=1777 tmpfs $dir 2>/dev/null || { mkdir -p $dir && mount -t tmpfs -o mode=1777 tmpfs $dir; }
+done
+mkdir -p /dev/pts
+mount -t devpts devpts /dev/pts
+busybox ip link set lo up
+busybox ip addr add 127.0.0.1/8 dev lo 2>/dev/null
+busybox ip link set eth0 up
+busybox ip addr add 10.0.2.15/24 dev eth0
+hostname guest 2>/dev/null
+ulimit -n 4096
+echo 60 >/proc/sys/kernel/hung_task_timeout_secs
+echo "# $TRANSPORT: Linux $(uname -r), $(cut -d' ' -f1 /proc/uptime) s after power-on"
+
+p9d=1
+[ -z "$SERVER_CMD" ] || p9d=0
+
+# --- the export: on the host, or with transport unix in here -----------------
+if [ "$TRANSPORT" = unix ] || [ "$TRANSPORT" = local ]; then
+	mkdir -p "$DIR"
+	mount -t ext4 -o noatime /dev/vda "$DIR" || exit
+	rmdir "$DIR/lost+found"
+	SERVER=/run/p9.sock
+	if [ "$TRANSPORT" = local ]; then
+		sleep 9999 &
+		mknod -m 600 $SERVER p
+	elif [ $p9d = 1 ]; then
+		"$P9D" -l unix:$SERVER -e srv="$DIR,checks=server" -e cli="$DIR" >/run/server.log 2>&1 &
+	else
+		cmd=${SERVER_CMD//\{listen\}/$SERVER}
+		# shellcheck disable=SC2086 # a command line
+		eval ${cmd//\{dir\}/$DIR} >/run/server.log 2>&1 &
+	fi
+	server=$!
+	/usr/bin/python3 "$work/agent.py" "$DIR" >/run/agent.port &
+	for _ in $(seq 100); do
+		[ -e $SERVER ] && [ -s /run/agent.port ] && break
+		sleep 0.1
+	done
+	AGENT=127.0.0.1:$(cat /run/agent.port)
+fi
+
+# attach MOUNTPOINT ANAME OPTIONS: mounts the export.
+attach() {
+	local point=$1 aname=$2 options=$3
+	[ $p9d = 1 ] || aname=$DIR
+	options="version=9p2000.L,aname=$aname,$options"
+	mkdir -p "$point"
+	case $TRANSPORT in
+	tcp) mount -t 9p -o "trans=tcp,port=${SERVER##*:},$options" "${SERVER%:*}" "$point" ;;
+	unix) mount -t 9p -o "trans=unix,$options" "$SERVER" "$point" ;;
+	qemu) mount -t 9p -o "trans=virtio,$options" "${point#/mnt/}" "$point" ;;
+	local) mount --bind "$DIR" "$point" ;;
+	relay)
+		port=$relay0
+		relay0=$relay1
+		# The server drops a connection that says nothing for a while, QEMU makes it again.
+		for _ in 1 2 3 4 5; do
+			"$work/relay" "$port" "$point" "$options" 2>/run/relay.log && return
+			sleep 1
+		done
+		cat /run/relay.log
+		false
+		;;
+	esac && return
+	echo "not ok $TRANSPORT/mount $aname $options: mount failed"
+	return 1
+}
+
+# checks NAME MOUNTPOINT ARGUMENTS...: runs the scenario there.
+checks() {
+	local name=$1 point=$2 began=$SECONDS
+	shift 2
+	mountpoint -q "$point" || return
+	/usr/bin/python3 "$work/scenario.py" --mount "$point" --real "$DIR" --agent "$AGENT" \
+		--p9d $p9d --label "$TRANSPORT/$name" --only "$ONLY" "$@" ||
+		echo "not ok $TRANSPORT/$name: the scenario ended with status $?"
+	echo "# $TRANSPORT/$name: $((SECONDS - began)) s"
+}
+
+quick() {
+	# In the quick suite, checks that have nothing to do with caching run with
+	# cache=none only.
+	local short=
+	[ "$SUITE" = all ] || short=--short
+	case $TRANSPORT in
+	relay)
+		attach /mnt/none cli msize=1048576
+		attach /mnt/mmap cli cache=mmap
+		checks none /mnt/none --checks client --other /mnt/mmap $short
+		checks mmap /mnt/mmap --checks client --cache mmap --other /mnt/none $short
+		umount /mnt/mmap && umount /mnt/none || echo "not ok $TRANSPORT/umount: still in use"
+		return
+		;;
+	esac
+	attach /mnt/none srv msize=1048576
+	attach /mnt/mmap cli cache=mmap
+	attach /mnt/loose cli cache=loose
+	attach /mnt/acl cli posixacl
+	checks none /mnt/none --checks server --other /mnt/mmap
+	checks mmap /mnt/mmap --checks client --cache mmap --other /mnt/none $short
+	checks loose /mnt/loose --checks client --cache loose $short
+	checks acl /mnt/acl --checks client --acl
+	umount /mnt/none && umount /mnt/mmap && umount /mnt/loose && umount /mnt/acl ||
+		echo "not ok $TRANSPORT/umount: still in use"
+	if [ "$TRANSPORT" = tcp ] && [ $p9d = 1 ]; then
+		attach /mnt/squash squash msize=65536 && checks squash /mnt/squash --checks server --squash
+		attach /mnt/ro ro msize=65536 && checks ro /mnt/ro --checks server --readonly
+		umount /mnt/squash /mnt/ro
+	fi
+}
+
+case $SUITE in
+quick | all) quick ;;
+esac
+case $SUITE in
+stress | all)
+	attach /mnt/none srv msize=1048576
+	[ "$TRANSPORT" = relay ] || attach /mnt/mmap cli cache=mmap
+	# shellcheck source=/dev/null
+	. "$work/stress.sh"
+	umount /mnt/none
+	[ "$TRANSPORT" = relay ] || umount /mnt/mmap
+	;;
+esac
+
+if [ "$TRANSPORT" = unix ]; then
+	if kill -0 "$server" 2>/dev/null; then
+		echo "ok unix/server: alive at the end"
+		kill "$server"
+		wait "$server"
+		status=$?
+		if [ $p9d = 1 ] && [ $status != 0 ]; then
+			echo "not ok unix/server: ends on SIGTERM: status $status"
+		fi
+	else
+		echo "not ok unix/server: alive at the end: it is gone"
+	fi
+	sed 's/^/# server: /' /run/server.log | tail -n 30
+fi
+echo P9-GUEST-DONE

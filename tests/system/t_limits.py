@@ -1,0 +1,407 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Peers that take too much: only they are harmed, and what they took comes back."""
+import errno
+import os
+import random
+import resource
+import select
+import socket
+import struct
+import time
+
+from common import P9d, Skip, check, equal, fresh, put, quickly, sanitized, suite, until
+import common
+from ninep import O_RDWR, RDLCK, WRLCK, Closed, Conn, Error, Late, T, dial, frame
+
+MIB = 1 << 20
+
+
+def export(size=MIB):
+    d = fresh("limits", 0o777)
+    put(d + "/f", b"x" * size, 0o666)
+    os.makedirs(d + "/a/b")
+    put(d + "/a/b/f", b"deep", 0o666)
+    return d
+
+
+def slow(function):
+    """Marks a test that takes long."""
+    def run():
+        if not common.SLOW:
+            raise Skip("takes long; --slow runs it")
+        function()
+    run.__name__ = function.__name__
+    return suite.test(run)
+
+
+def works(c, name="f"):
+    f = quickly(lambda: c.open(0, name), 2)
+    check(quickly(lambda: c.read(f, 0, 10), 2))
+    c.clunk(f)
+
+
+@suite.test
+def limit_a_client_that_does_not_read():
+    d = export()
+    with P9d("-e", f"x={d}") as s:
+        second = s.conn()
+        works(second)
+        before = s.rss()
+        c = s.conn(msize=65536)
+        f = c.open(0, "f")
+        request = frame(T["read"], 1, struct.pack("<IQI", f, 0, 65000))
+        small = frame(T["getattr"], 1, struct.pack("<IQ", f, 0x3fff))
+        sent, deadline = 0, time.monotonic() + 10
+        view = memoryview((request + small * 5) * 50)
+        stuck = 0
+        while stuck < 10 and time.monotonic() < deadline:
+            try:
+                n = c.sock.send(view[sent % len(view):])
+                sent, stuck = sent + n, 0
+            except BlockingIOError:
+                stuck += 1
+                time.sleep(0.03)
+                works(second)
+        check(stuck >= 10, f"p9d took {sent} bytes of requests and goes on")
+        grown = s.rss() - before
+        check(grown < 16 * MIB or sanitized(), f"{grown / MIB:.1f} MiB for a client that reads nothing")
+        works(second)
+        load = s.load(0.3)
+        check(load < 0.2, f"{load:.0%} of a processor")
+        works(s.conn())
+        c.close()
+        until(lambda: s.stats()[0] < 3, 5, "its connection stays")
+
+
+@suite.test
+def limit_all_tags_at_once():
+    d = export()
+    with P9d("-e", f"x={d}") as s:
+        c, second = s.conn(timeout=60), s.conn()
+        body = struct.pack("<IQ", 0, 0x3fff)
+        data = b"".join(frame(T["getattr"], tag, body) for tag in range(65535))
+        c.push(data[:len(data) // 2])
+        works(second)
+        c.push(data[len(data) // 2:])
+        for tag in range(65535):
+            kind, _ = c.reply(tag)
+            equal(kind, T["getattr"] + 1)
+        works(second)
+
+
+@suite.test
+def limit_all_tags_at_once_on_requests_that_wait():
+    """Blocking locks: each holds its place, so the connection is not read on; a second client is not harmed."""
+    d = export()
+    with P9d("-e", f"x={d}", "--lock-wait", "2") as s:
+        a, c, second = s.conn(), s.conn(), s.conn()
+        a.lock(a.open(0, "f", flags=O_RDWR), WRLCK, 0, 0, 99)
+        f = c.open(0, "f", flags=O_RDWR)
+        for i in range(2000):
+            c._lock(f, WRLCK, 1, 0, 1, i, "t")
+        works(second)
+        a.close()
+        works(second)
+        c.close()
+        until(lambda: s.stats()[0] == 1, 10)
+
+
+@suite.test
+def limit_fid_flood():
+    """p9d with few descriptors; one client takes all it gets, in every way that takes some."""
+    d = export()
+    ways = {
+        "walk": lambda c, i: c.walk(0, "f"),
+        "walk deep": lambda c, i: c.walk(0, "a", "b", "f"),
+        "open": lambda c, i: c.open(0, "a", "b", "f"),
+        "directories": lambda c, i: c.open(0, "a", "b"),
+        "create": lambda c, i: c.create(c.walk(0, "a"), f"n{i}"),
+        "locks": lambda c, i: c.lock(c.file, RDLCK, i, 1, proc=i),
+    }
+    os.chmod(d + "/a", 0o777)
+    for what, take in ways.items():
+        with P9d("-e", f"x={d}", before=("prlimit", "--nofile=700:700")) as s:
+            second, c = s.conn(), s.conn()
+            c.file = c.open(0, "f", flags=O_RDWR)
+            works(second)
+            n, code = 0, 0
+            while not code and n < 3000:
+                try:
+                    take(c, n)
+                    n += 1
+                except Error as e:
+                    code = e.code
+            held = s.fds()
+            check(code in (errno.EMFILE, errno.ENFILE, errno.ENOLCK, errno.ENOENT), f"{what}: ends with {code} after {n}")
+            try:
+                works(second)
+                third = s.conn()
+                works(third)
+            except (Error, Closed, Late) as e:
+                raise AssertionError(f"{what}: {n} taken, {held} of 700 descriptors; another client: "
+                                     f"{type(e).__name__} {e}") from None
+            check(code != errno.ENOENT, f"{what}: being out of descriptors shows as ENOENT")
+            c.getattr(0)
+            c.close()
+            until(lambda: s.fds() < 60, 5, f"{what}: descriptors stay")
+            third.close()
+            second.close()
+
+
+@suite.test
+def limit_fids_of_one_connection():
+    d = export()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with P9d("-e", f"x={d}") as s:
+        c = s.conn(timeout=60)
+        before = s.rss()
+        tags = []
+        code = 0
+        for base in range(0, 66000, 1000):
+            tags = [c._walk(0, 100000 + base + i) for i in range(1000)]  # clones: no descriptors
+            codes = [c.outcome(t) for t in tags]
+            if max(codes):
+                code = max(codes)
+                break
+        check(code in (errno.EMFILE, errno.ENFILE), f"{base} fids and no end (code {code}, {hard} descriptors)")
+        works(s.conn())
+        c.close()
+        until(lambda: s.stats()[1] < 10, 10, "fids stay")
+        grown = s.rss() - before
+        check(grown < 24 * MIB or sanitized(), f"{grown / MIB:.1f} MiB stay after 65,536 fids")
+
+
+@suite.test
+def limit_connections():
+    d = export()
+    with P9d("-e", f"x={d}", "--connections", "12") as s:
+        conns = [s.conn() for _ in range(12)]
+        for _ in range(5):
+            over = dial(s.socket)
+            over.settimeout(2)
+            try:
+                over.send(frame(T["version"], 0xffff, struct.pack("<I", 8192) + b"\x08\x009P2000.L"))
+                equal(over.recv(1), b"", "one connection more than allowed")
+            except (ConnectionResetError, BrokenPipeError):
+                pass
+            over.close()
+        works(conns[0])
+        conns[5].close()
+        until(lambda: s.stats()[0] == 11, 5)
+        works(s.conn())
+        check("too many connections" in s.output())
+
+
+@suite.test
+def limit_accept_without_descriptors_does_not_spin():
+    d = export()
+    with P9d("-e", f"x={d}") as s:
+        c = s.conn()
+        works(c)
+        low = s.fds() - 3
+        try:
+            resource.prlimit(s.pid, resource.RLIMIT_NOFILE, (low, 4096))
+        except PermissionError:
+            raise Skip("another process's limits cannot be changed here") from None
+        waiting = [dial(s.socket) for _ in range(3)]
+        time.sleep(0.2)
+        load = s.load(0.7)
+        c.getattr(0)
+        resource.prlimit(s.pid, resource.RLIMIT_NOFILE, (4096, 4096))
+        for x in waiting:
+            x.close()
+        time.sleep(0.2)
+        works(until(lambda: connect_or_none(s), 5, "nobody can connect after descriptors are there again"))
+        check(load < 0.1, f"{load:.0%} of a processor while nothing can be accepted")
+
+
+def connect_or_none(s):
+    try:
+        return s.conn()
+    except (OSError, Closed):
+        return None
+
+
+@suite.test
+def limit_memory_of_idle_connections():
+    if sanitized():
+        raise Skip("a sanitizer's memory says nothing")
+    d = export()
+    with P9d("-e", f"x={d}") as s:
+        warm = [s.conn() for _ in range(20)]
+        for c in warm:
+            works(c)
+        before = s.rss()
+        conns = []
+        for _ in range(500):
+            c = s.conn()
+            works(c)
+            conns.append(c)
+        each = (s.rss() - before) / 500
+        check(each <= 16 * 1024, f"{each / 1024:.1f} KiB for each idle connection")
+        for c in conns:
+            c.close()
+        until(lambda: s.stats()[0] == 20, 10)
+        check(s.rss() < before + 3 * MIB, f"{(s.rss() - before) / MIB:.1f} MiB stay after 500 connections")
+
+
+@suite.test
+def limit_memory_comes_back():
+    """Large messages on many connections, broken off in the middle."""
+    d = export(4 * MIB)
+    with P9d("-e", f"x={d}") as s:
+        works(s.conn())
+        before = s.rss()
+        for _ in range(3):
+            conns = [s.conn(msize=MIB) for _ in range(24)]
+            for c in conns:
+                f = c.open(0, "f", flags=O_RDWR)
+                for _ in range(6):
+                    c._read(f, 0, MIB - 24)
+                c.push(frame(T["write"], 9, struct.pack("<IQI", f, 0, 900000) + bytes(900000))[:500000])
+            for c in conns:
+                c.close()
+            until(lambda: s.stats()[0] <= 1, 10, "connections stay")
+        grown = s.rss() - before
+        check(grown < 40 * MIB or sanitized(), f"{grown / MIB:.1f} MiB stay")
+        check(s.fds() < 60, f"{s.fds()} descriptors stay")
+
+
+@suite.test
+def limit_bad_peers_lose_their_link_only():
+    d, rnd = export(), random.Random(4)
+    with P9d("-e", f"x={d}", "--log", "error") as s:
+        good = s.conn()
+        for i in range(300):
+            x = dial(s.socket)
+            x.settimeout(1)
+            kind = i % 6
+            try:
+                if kind == 0:
+                    x.send(rnd.randbytes(200))
+                elif kind == 1:
+                    x.send(struct.pack("<IBH", 0xffffffff, 100, 0xffff))
+                elif kind == 2:
+                    x.send(struct.pack("<IBH", rnd.randrange(7), 100, 0xffff))
+                elif kind == 3:
+                    x.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    x.send(frame(T["version"], 0xffff, struct.pack("<I", 8192) + b"\x08\x009P2000.L")[:-rnd.randrange(1, 9)])
+                elif kind == 4:
+                    c = Conn(x)
+                    c.attach(0)
+                    c.push(frame(7, 1, b"\0\0\0\0"))
+                    check(c.ended(2), "a reply as a request does not end the link")
+                else:
+                    c = Conn(x)
+                    c.attach(0)
+                    for _ in range(80):
+                        c.push(frame(T["walk"], 1, rnd.randbytes(9)))
+                    c.ended(0.5)
+            except (OSError, Closed):
+                pass
+            x.close()
+            if i % 25 == 0:
+                works(good)
+        works(good)
+        until(lambda: s.stats()[0] == 1, 5, "bad peers stay")
+
+
+@suite.test
+def limit_half_close_is_answered():
+    """A peer that has sent all it wants and closes its sending half gets its answers."""
+    d = export()
+    with P9d("-e", f"x={d}") as s:
+        c = s.conn()
+        f = c.open(0, "f")
+        tags = [c._getattr(f) for _ in range(50)] + [c._read(f, 0, 30000) for _ in range(20)]
+        c.sock.shutdown(socket.SHUT_WR)
+        for t in tags:
+            c.wait(t)
+        check(c.ended(3), "the server keeps the connection")
+        until(lambda: s.stats()[0] == 0, 3)
+
+
+@suite.test
+def limit_half_a_frame_then_the_end():
+    d = export()
+    with P9d("-e", f"x={d}") as s:
+        for cut in (1, 3, 4, 6, 7, 10):
+            c = s.conn()
+            c.push(frame(T["getattr"], 1, struct.pack("<IQ", 0, 1))[:cut])
+            c.sock.shutdown(socket.SHUT_WR)
+            check(c.ended(3), f"after {cut} bytes")
+        until(lambda: s.stats()[0] == 0, 3)
+
+
+@suite.test
+def limit_few_workers():
+    """One worker is enough, if slow."""
+    d = export()
+    for workers in (1, 2):
+        with P9d("-e", f"x={d}", "--workers", workers, "--loops", "2") as s:
+            a, b = s.conn(timeout=5), s.conn(timeout=5)
+            fa, fb = a.open(0, "f", flags=O_RDWR), b.open(0, "f", flags=O_RDWR)
+            a.lock(fa, WRLCK, 0, 0)
+            t = b._lock(fb, WRLCK, 1, 0, 0, 2, "b")
+            time.sleep(0.2)
+            a.version(65536)
+            b.wait(t)
+            b.close()
+            a.close()
+            until(lambda: s.stats()[:2] == (0, 0), 5, f"{workers} workers: what is closed stays")
+
+
+@suite.test
+def limit_reads_that_are_not_cached():
+    """Large reads of a file that nobody has read yet: holes, and after the cache was dropped."""
+    d = fresh("cold", 0o777)
+    with open(d + "/sparse", "wb") as f:
+        f.truncate(2 * MIB)
+    put(d + "/cold", os.urandom(2 * MIB))
+    with open(d + "/cold", "rb") as f:
+        want = f.read()
+        os.fsync(f.fileno())
+        os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with P9d("-e", f"x={d}") as s:
+        for msize in (65536, MIB):
+            c = s.conn(msize=msize)
+            for name, content in (("sparse", bytes(2 * MIB)), ("cold", want)):
+                f, at = c.open(0, name), 0
+                while at < 2 * MIB:
+                    got = c.read(f, at, msize - 24)
+                    check(got and got == content[at:at + len(got)], f"{name} at {at}: {len(got)} bytes")
+                    at += len(got)
+
+
+@slow
+def limit_timer_of_the_handshake():
+    d = export()
+    with P9d("-e", f"x={d}") as s:
+        silent, unknown, good = dial(s.socket), Conn(s.socket, version=False), s.conn()
+        unknown.version(8192, "9P1999")
+        began = time.monotonic()
+        silent.setblocking(False)
+        check(select.select([silent], [], [], 14)[0], "a silent peer is not thrown out")
+        took = time.monotonic() - began
+        check(9 < took < 13, f"after {took:.1f} s")
+        check(unknown.ended(14 - took), "a peer that has named an unknown dialect may stay for ever")
+        works(good)
+
+
+@slow
+def limit_timer_of_a_message():
+    d = export()
+    with P9d("-e", f"x={d}") as s:
+        c, drip = s.conn(), s.conn()
+        c.push(b"\x20\0\0")
+        began = time.monotonic()
+        data = frame(T["walk"], 1, bytes(60))
+        for i in range(40):
+            try:
+                drip.push(data[i:i + 1])
+            except Closed:
+                break
+            time.sleep(0.9)
+        took = time.monotonic() - began
+        check(28 < took < 35, f"one byte a second: thrown out after {took:.1f} s")
+        check(c.ended(1), "three bytes and then nothing")
