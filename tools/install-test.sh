@@ -1,0 +1,87 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# Installs a build into an empty DESTDIR and looks at what came: the programs run from there, every public header can be
+# included alone in C and C++ style, the manual pages are there, nothing lies outside the prefix; and uninstall takes all.
+# usage: tools/install-test.sh [BUILD-DIRECTORY]
+set -u
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+build=${1:-build}
+dest=$(mktemp -d) || exit 1
+trap 'rm -rf -- "$dest"' EXIT
+passed=0 failed=0
+check() {
+	local what=$1
+	shift
+	if "$@" >"$dest.out" 2>&1; then
+		passed=$((passed + 1))
+		echo "ok      $what"
+	else
+		failed=$((failed + 1))
+		echo "FAILED  $what"
+		sed 's/^/    | /' "$dest.out"
+	fi
+	rm -f "$dest.out"
+}
+one() {
+	[ "$(find "$dest" -name "$1" -type f | wc -l)" = 1 ] || {
+		echo "not exactly one $1 is installed"
+		return 1
+	}
+}
+prefix=$(meson introspect --buildoptions "$build" | python3 -c '
+import json, sys
+print(next(o["value"] for o in json.load(sys.stdin) if o["name"] == "prefix"))')
+
+check "make install DESTDIR=" make --no-print-directory install BUILD="$build" DESTDIR="$dest"
+for file in p9d p9 p9d.8 p9.1 p9d.service p9d.socket codec.h messages.h error.h; do
+	check "$file is installed" one "$file"
+done
+inside_prefix() {
+	local stray
+	stray=$(find "$dest" -type f ! -path "$dest$prefix/*" ! -path "$dest/etc/*" ! -path "$dest/usr/lib/systemd/*")
+	[ -z "$stray" ] || { echo "outside $prefix: $stray" && return 1; }
+}
+check "all of it below $prefix" inside_prefix
+no_paths() {
+	! grep -rlaF -- "$PWD/" "$dest" || { echo "(these hold the path of the source tree)" && return 1; }
+}
+check "no path of the source tree is in it" no_paths
+for program in p9d p9; do
+	check "$program --version" "$(find "$dest" -name $program -type f | head -n 1)" --version
+done
+# The installed p9d on a socket that a service manager would pass (LISTEN_FDS), with a configuration file.
+activated() {
+	mkdir "$dest.share" && echo content >"$dest.share/file" && echo "export it=$dest.share,ro" >"$dest.conf" &&
+		python3 - "$(find "$dest" -name p9d -type f)" "$(find "$dest" -name p9 -type f)" "$dest.conf" "$dest.sock" <<'END'
+import os, socket, subprocess, sys
+p9d, p9, conf, path = sys.argv[1:]
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+listener.listen(5)
+fd = listener.fileno()
+server = subprocess.Popen(["sh", "-c", f"exec 3<&{fd}; LISTEN_FDS=1 LISTEN_PID=$$ exec {p9d} -c {conf}"], pass_fds=[fd])
+try:
+    got = subprocess.run([p9, "-s", "unix:" + path, "-a", "it", "cat", "/file"], stdout=subprocess.PIPE, timeout=20)
+finally:
+    server.terminate()
+    code = server.wait(20)
+sys.exit(got.stdout != b"content\n" or code)
+END
+	local rc=$?
+	rm -rf -- "$dest.share" "$dest.conf" "$dest.sock"
+	return $rc
+}
+check "p9d on a socket that is passed to it" activated
+for header in "$dest$prefix"/include/p9/*.h; do
+	check "<p9/${header##*/}> alone" gcc -std=c11 -Wall -Wextra -Wpedantic -Werror -fsyntax-only \
+		-I"$dest$prefix/include" -x c - <<<"#include <p9/${header##*/}>"
+done
+check "make uninstall" make --no-print-directory uninstall BUILD="$build" DESTDIR="$dest"
+nothing_left() {
+	local left
+	left=$(find "$dest" -type f)
+	[ -z "$left" ] || { echo "left: $left" && return 1; }
+}
+check "nothing is left" nothing_left
+echo "install: $passed passed, $failed failed"
+[ $failed = 0 ]
