@@ -67,7 +67,7 @@ unsigned p9_client_pending(const struct p9_client *cc)
 {
 	struct p9_client *c = (struct p9_client *)(uintptr_t)cc;
 	p9_client_enter(c);
-	unsigned n = p9_engine_pending(&c->engine);
+	unsigned n = c->mem ? p9_engine_pending(&c->engine) : 0;
 	p9_client_leave(c);
 	return n;
 }
@@ -80,10 +80,13 @@ static bool impatient(const struct p9_client *c)
 
 static int submit(struct p9_client *c, struct p9_msg *msg, void *dst, struct p9_call *call)
 {
+	if (!c->mem) {
+		return p9_client_set_error(c, P9_ENOTCONN);
+	}
 	bool was = impatient(c);
-	int rc = c->mem ? p9_engine_submit(&c->engine, msg, dst, call) : -P9_ENOTCONN;
+	int rc = p9_engine_submit(&c->engine, msg, dst, call);
 	if (rc < 0) {
-		return c->mem && c->engine.error ? p9_client_link_error(c) : p9_client_set_error(c, rc);
+		return c->engine.error ? p9_client_link_error(c) : p9_client_set_error(c, rc);
 	}
 	call->tag = (uint16_t)rc;
 	c->npatient += call->patient;

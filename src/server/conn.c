@@ -141,7 +141,7 @@ static void release_job(struct p9_job *job, struct p9_thread *self)
 {
 	struct p9_conn *c = (struct p9_conn *)((char *)job - offsetof(struct p9_conn, job));
 	static const _Atomic bool never = false;
-	struct p9_call call = { NULL, &self->ident, &never };
+	struct p9_caller call = { NULL, &self->ident, &never };
 	for (struct p9_fid *f = c->doomed; f; f = f->next) {
 		if (volume_of(f) == c->release_for) {
 			p9_fid_release(c, f, &call);

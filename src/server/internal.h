@@ -84,7 +84,7 @@ void p9_fid_remove(struct p9_conn *conn, struct p9_fid *f);
 /* Gives the struct back; what it referred to must have been released. */
 void p9_fid_free(struct p9_conn *conn, struct p9_fid *f);
 /* Lets go of all a fid refers to: locks, file, node. May block (close). Returns what close returned. */
-int p9_fid_release(struct p9_conn *conn, struct p9_fid *f, struct p9_call *c);
+int p9_fid_release(struct p9_conn *conn, struct p9_fid *f, struct p9_caller *c);
 void p9_attach_put(struct p9_attach *at);
 /* The new fid of a request that has succeeded: the place held for it, or a fresh one. */
 int p9_fid_place(struct p9_req *r, struct p9_fid **out);
@@ -127,7 +127,7 @@ struct p9_req {
 };
 struct p9_op {
 	int (*start)(struct p9_req *r);
-	int (*run)(struct p9_req *r, struct p9_call *c);
+	int (*run)(struct p9_req *r, struct p9_caller *c);
 	int (*done)(struct p9_req *r);
 	int (*again)(struct p9_req *r); /* run said EAGAIN: get ready for a run that may block. May be NULL */
 	bool must_run;			/* a flush does not cancel it */
@@ -287,10 +287,11 @@ void p9_lock_drop_fid(struct p9_conn *conn, const struct p9_fid *f);
 void p9_lock_shard_init(struct p9_shard *sh);
 
 /* ---- the operations ---- */
-#define P9_OP_LIST(X)                                                                                               \
-	X(version) X(auth) X(attach) X(flush) X(walk) X(read) X(write) X(clunk) X(remove) X(statfs) X(lopen) X(lcreate) \
-	X(symlink) X(mknod) X(rename) X(readlink) X(getattr) X(setattr) X(xattrwalk) X(xattrcreate) X(readdir)         \
-	X(fsync) X(lock) X(getlock) X(link) X(mkdir) X(renameat) X(unlinkat)
+#define P9_OP_LIST(X) \
+	X(version) \
+	X(auth) X(attach) X(flush) X(walk) X(read) X(write) X(clunk) X(remove) X(statfs) X(lopen) X(lcreate) \
+		X(symlink) X(mknod) X(rename) X(readlink) X(getattr) X(setattr) X(xattrwalk) X(xattrcreate) X(readdir) \
+			X(fsync) X(lock) X(getlock) X(link) X(mkdir) X(renameat) X(unlinkat)
 #define P9_OP_DECLARE(lo) extern const struct p9_op p9_op_##lo;
 P9_OP_LIST(P9_OP_DECLARE)
 

@@ -104,7 +104,7 @@ static struct p9_export *find_export(struct p9_server *srv, struct p9_str aname,
 }
 
 /* Walks the path below an export's name, element by element; anything odd in it is ENOENT. */
-static int walk_rest(struct p9_call *c, struct p9_str rest, struct p9_node **node)
+static int walk_rest(struct p9_caller *c, struct p9_str rest, struct p9_node **node)
 {
 	int rc = 0;
 	for (rest = skip_slashes(rest); rest.len && rc == 0; rest = skip_slashes(rest)) {
@@ -161,7 +161,7 @@ static int attach_start(struct p9_req *r)
 	return r->t.tattach.afid == P9_NOFID ? 0 : -P9_EBADF;
 }
 
-static int attach_run(struct p9_req *r, struct p9_call *c)
+static int attach_run(struct p9_req *r, struct p9_caller *c)
 {
 	struct p9_str rest = { "", 0 };
 	struct p9_export *ex = find_export(r->conn->srv, r->t.tattach.aname, &rest);
@@ -231,7 +231,7 @@ static int clunk_start(struct p9_req *r)
 	return 0;
 }
 
-static int write_xattr(struct p9_req *r, struct p9_call *c)
+static int write_xattr(struct p9_req *r, struct p9_caller *c)
 {
 	struct p9_xattr *x = r->fid->xattr;
 	struct p9_node *n = r->fid->node;
@@ -250,7 +250,7 @@ static int write_xattr(struct p9_req *r, struct p9_call *c)
 	return n->be->setxattr(c, n, name, removes ? NULL : value, x->size, x->flags);
 }
 
-static int clunk_run(struct p9_req *r, struct p9_call *c)
+static int clunk_run(struct p9_req *r, struct p9_caller *c)
 {
 	int rc = 0;
 	if (r->fid->xattr && r->fid->xattr->writing) {
@@ -260,7 +260,7 @@ static int clunk_run(struct p9_req *r, struct p9_call *c)
 	return rc < 0 ? rc : closed;
 }
 
-static int remove_run(struct p9_req *r, struct p9_call *c)
+static int remove_run(struct p9_req *r, struct p9_caller *c)
 {
 	struct p9_node *n = r->fid->node;
 	int rc = -P9_EOPNOTSUPP;

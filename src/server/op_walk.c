@@ -27,7 +27,7 @@ static int walk_start(struct p9_req *r)
 }
 
 /* Enters the export that *n stands for. */
-static int enter(struct p9_req *r, struct p9_call *c, struct p9_node **n, struct p9_qid *qid)
+static int enter(struct p9_req *r, struct p9_caller *c, struct p9_node **n, struct p9_qid *qid)
 {
 	struct p9_export *ex = (*n)->tree;
 	const struct p9_attach *from = r->fid->at;
@@ -67,7 +67,7 @@ static int enter(struct p9_req *r, struct p9_call *c, struct p9_node **n, struct
 }
 
 /* A walk that begins in the tree of exports, piece by piece. */
-static int walk_pieces(struct p9_req *r, struct p9_call *c)
+static int walk_pieces(struct p9_req *r, struct p9_caller *c)
 {
 	struct p9_strs rest = r->t.twalk.wname;
 	struct p9_qids *all = &r->r.rwalk.wqid, q;
@@ -102,7 +102,7 @@ static int walk_pieces(struct p9_req *r, struct p9_call *c)
 	return all->n > 0 ? 0 : rc;
 }
 
-static int walk_run(struct p9_req *r, struct p9_call *c)
+static int walk_run(struct p9_req *r, struct p9_caller *c)
 {
 	struct p9_node *n = r->fid->node;
 	if (r->fid->at->ex == &r->conn->srv->list && r->t.twalk.wname.n > 0) {
