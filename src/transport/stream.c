@@ -385,8 +385,6 @@ static void append(struct p9_stream *s, struct p9_buf *buf, uint32_t off, size_t
 
 static int reserve(struct p9_link *l, void *ticket, size_t headlen, size_t payload, bool flat, struct p9_room *room)
 {
-	(void)ticket;
-	(void)flat; /* it always is */
 	struct p9_stream *s = STREAM(l);
 	if (!s->chunk || s->chunk->cap - s->chunk_len < headlen + payload) {
 		struct p9_buf *b = p9_buf_get(&s->loop->pool, headlen + payload);
