@@ -87,8 +87,9 @@ struct p9_link_ops {
 };
 
 struct p9_loop;
-/* Makes a link of two descriptors (the same twice for a socket), which it takes over, on a loop. NULL: no memory. */
-typedef struct p9_link *p9_link_make(struct p9_loop *loop, int in, int out);
+/* Makes a link of two descriptors (the same twice for a socket), which it takes over, on a loop; `arg` is what the
+ * caller of p9_server_accept() gave. NULL: no memory. */
+typedef struct p9_link *p9_link_make(struct p9_loop *loop, int in, int out, void *arg);
 
 struct p9_link {
 	const struct p9_link_ops *ops;

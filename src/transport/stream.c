@@ -91,10 +91,9 @@ static uint64_t next_deadline(const struct p9_stream *s)
 static void watch(struct p9_stream *s)
 {
 	uint64_t at = next_deadline(s);
-	if (at != UINT64_MAX && (!s->timer.slot || at < s->timer.at)) {
-		if (p9_timer_set(&s->loop->timers, &s->timer, at) < 0) {
-			end(s, -P9_ENOMEM, "no memory for a timer");
-		}
+	bool sooner = at != UINT64_MAX && (!s->timer.slot || at < s->timer.at);
+	if (sooner && p9_timer_set(&s->loop->timers, &s->timer, at) < 0) {
+		end(s, -P9_ENOMEM, "no memory for a timer");
 	}
 }
 
@@ -591,12 +590,12 @@ struct p9_link *p9_stream_make(struct p9_loop *loop, int in, int out, const stru
 	return &s->link;
 }
 
-struct p9_link *p9_stream_fd_make(struct p9_loop *loop, int in, int out)
+struct p9_link *p9_stream_fd_make(struct p9_loop *loop, int in, int out, void *arg)
 {
 	return p9_stream_make(loop, in, out, &p9_stream_fd);
 }
 
-struct p9_link *p9_stream_unix_make(struct p9_loop *loop, int in, int out)
+struct p9_link *p9_stream_unix_make(struct p9_loop *loop, int in, int out, void *arg)
 {
 	return p9_stream_make(loop, in, out, &p9_stream_unix);
 }

@@ -131,7 +131,16 @@ int p9_vdev_pop(struct p9_vdev *q, struct p9_vchain *ch)
 		return breaks(q, "the index of what is available jumps by more than the ring holds");
 	}
 	uint16_t head = p9_vload16(&q->c.avail->ring[q->last_avail & (q->c.num - 1)]);
-	if (head >= q->c.num) {
+	if (p9_vdev_take(q, head, ch) < 0) {
+		return -1;
+	}
+	q->last_avail++;
+	return 1;
+}
+
+int p9_vdev_take(struct p9_vdev *q, uint16_t head, struct p9_vchain *ch)
+{
+	if (q->broken || head >= q->c.num) {
 		return breaks(q, "the number of a chain's head lies outside of the ring");
 	}
 	struct p9_vdesc tail = { .len = 0 };
@@ -142,8 +151,7 @@ int p9_vdev_pop(struct p9_vdev *q, struct p9_vchain *ch)
 	    ((tail.flags & P9_VDESC_INDIRECT) && walk_indirect(q, ch, &tail) < 0)) {
 		return -1;
 	}
-	q->last_avail++;
-	return 1;
+	return 0;
 }
 
 void p9_vdev_push(struct p9_vdev *q, uint16_t head, uint32_t len)

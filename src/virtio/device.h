@@ -53,6 +53,8 @@ bool p9_vdev_init(struct p9_vdev *q, const struct p9_vdev_conf *conf);
 /* Takes the next chain. Returns 1, 0 when there is none, or -1: the driver broke a rule, q->why says which, and the queue
  * is broken for good. ch->max and ch->piece are the caller's. */
 int p9_vdev_pop(struct p9_vdev *q, struct p9_vchain *ch);
+/* The chain that begins at `head`, whatever the ring says: one that a device before us had taken. Returns 0 or -1. */
+int p9_vdev_take(struct p9_vdev *q, uint16_t head, struct p9_vchain *ch);
 /* Gives a chain back, of which `len` bytes were written. Seen by the driver after the next p9_vdev_publish(). */
 void p9_vdev_push(struct p9_vdev *q, uint16_t head, uint32_t len);
 /* Lets the driver see what was given back. Returns whether it wants to be notified. */
