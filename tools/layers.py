@@ -23,8 +23,8 @@ ALLOWED = {
     "transport": "base virtio",
     "backend": "base",
     "p9d": "server transport backend base wire",
-    "p9": "client base engine wire",
-    "fuse": "client base engine wire",
+    "p9": "client mount base engine wire",
+    "mount": "base",
 }
 # Within these, parts never include each other; a part is a subdirectory or a file's stem. What stands here is common
 # to all parts of the directory.

@@ -232,8 +232,8 @@ static int process_frames(struct p9_link *l)
 		if (rc < 0) {
 			flush(l);
 			end(s, rc, "protocol error");
-		} else if (l->queued > FLUSH_AT) {
-			flush(l);
+		} else if (l->queued > FLUSH_AT || l->user->full(l)) {
+			flush(l); /* what is full only until it is sent must not end the batch: nobody would go on */
 		}
 	}
 	s->link.busy = false;
