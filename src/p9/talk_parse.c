@@ -236,7 +236,7 @@ static int parse_version(struct parser *p, struct talk_stmt *st)
 	return next(p) < 0 ? -1 : fields(p, st->msg, NULL, false);
 }
 
-/* rx none [TIME] | closed | any | [maybe] [tag=N] MESSAGE FIELDS */
+/* rx none [TIME] | closed | refused | any | [maybe] [tag=N] MESSAGE FIELDS */
 static int parse_rx(struct parser *p, struct talk_stmt *st)
 {
 	static const char *const common[] = { "type", "tag", NULL };
@@ -253,6 +253,10 @@ static int parse_rx(struct parser *p, struct talk_stmt *st)
 	}
 	if (is_word(p, "closed")) {
 		st->kind = ST_RX_CLOSED;
+		return next(p);
+	}
+	if (is_word(p, "refused")) {
+		st->kind = ST_RX_REFUSED;
 		return next(p);
 	}
 	st->maybe = is_word(p, "maybe");
@@ -419,6 +423,43 @@ static int parse_test(struct parser *p, struct talk_stmt *st)
 	return parse_name(p, st);
 }
 
+/* check "ID" "EXPECTATION" */
+static int parse_check(struct parser *p, struct talk_stmt *st)
+{
+	if (parse_test(p, st) < 0) {
+		return -1;
+	}
+	st->id = st->name;
+	return name(p, &st->name, "what is expected, as a string");
+}
+
+/* optional "FEATURE" [ECODES] */
+static int parse_optional(struct parser *p, struct talk_stmt *st)
+{
+	return parse_name(p, st) < 0 ? -1 : is_punct(p, '[') ? expr(p, &st->a) : 0;
+}
+
+/* skip "REASON" when A OP B */
+static int parse_skip(struct parser *p, struct talk_stmt *st)
+{
+	if (parse_name(p, st) < 0) {
+		return -1;
+	}
+	return !is_word(p, "when") ? expected(p, "when") : next(p) < 0 ? -1 : left_cmp_right(p);
+}
+
+/* scratch [FID] */
+static int parse_scratch(struct parser *p, struct talk_stmt *st)
+{
+	return next(p) < 0 ? -1 : p->lx.tok.kind == TOK_NUM ? expr(p, &st->a) : 0;
+}
+
+/* file NAME DATA */
+static int parse_file(struct parser *p, struct talk_stmt *st)
+{
+	return next(p) < 0 || expr(p, &st->a) < 0 ? -1 : expr(p, &st->b);
+}
+
 /* clang-format off */
 static const struct {
 	const char *name;
@@ -439,6 +480,10 @@ static const struct {
 	{ "set", parse_set, ST_SET },		 { "expect", parse_expect, ST_EXPECT },
 	{ "requires", parse_requires, ST_REQUIRES }, { "server", parse_name, ST_SERVER },
 	{ "peer", parse_expr, ST_PEER },	 { "exit", parse_expr, ST_EXIT },
+	{ "check", parse_check, ST_TEST },	 { "suite", parse_name, ST_SUITE },
+	{ "source", parse_name, ST_SOURCE },	 { "optional", parse_optional, ST_OPTIONAL },
+	{ "skip", parse_skip, ST_SKIP },	 { "scratch", parse_scratch, ST_SCRATCH },
+	{ "file", parse_file, ST_FILE },
 };
 /* clang-format on */
 
