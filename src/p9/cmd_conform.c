@@ -58,6 +58,8 @@ struct conform {
 	const char *suites, *only, *dirs[DIRS_MAX];
 	unsigned ndirs;
 	bool list, gone;
+	bool early;	      /* the check ended before its own first statement */
+	const char *previous; /* id of the check before, or NULL */
 };
 
 static int bad_option(const struct p9_cli *cli, const char *what, const char *value)
@@ -230,6 +232,7 @@ static void talk(struct conform *k, struct conform_check *c)
 	k->opt.scratch[0] = c->scratch ? k->server.top : NULL;
 	k->opt.scratch[1] = c->scratch ? c->id : NULL;
 	p9_talk_test(&c->file->script, &k->opt, c->range, res);
+	k->early = res->rc < 0 && res->pc < c->range[0];
 	if (res->rc < 0) {
 		set_result(c, CONFORM_FAIL, res->err.text);
 	} else {
@@ -247,7 +250,9 @@ static void look(struct conform *k, struct conform_check *c)
 		return;
 	}
 	char *all;
-	if (asprintf(&all, "%s%s%s", why, c->why ? "\n" : "", c->why ? c->why : "") < 0) {
+	bool late = k->early && k->previous; /* it may have died a moment after it was looked at */
+	if (asprintf(&all, "%s%s%s%s%s", why, late ? "\nit may have been " : "", late ? k->previous : "",
+		     c->why ? "\n" : "", c->why ? c->why : "") < 0) {
 		all = NULL;
 	}
 	c->crash = true;
@@ -281,14 +286,11 @@ static void run_check(struct conform *k, struct conform_check *c)
 
 static void run_all(struct conform *k, size_t n)
 {
-	for (size_t i = 0; i < n && !p9_interrupted; i++) {
+	for (size_t i = 0; i < n && !p9_interrupted && !k->gone; i++) {
 		struct conform_check *c = &k->set.checks[i];
 		p9_conform_report_running(&k->report, c);
-		if (k->gone) {
-			set_result(c, CONFORM_SKIP, "the server is gone");
-		} else {
-			run_check(k, c);
-		}
+		run_check(k, c);
+		k->previous = c->id;
 		if (c->result != CONFORM_NOT_RUN) {
 			p9_conform_report_check(&k->report, c);
 		}
@@ -330,10 +332,10 @@ static int run(struct conform *k, size_t n)
 	p9_catch_signals();
 	p9_conform_report_begin(&k->report, &part);
 	run_all(k, n);
-	bool interrupted = p9_interrupted != 0;
+	const char *stopped = p9_interrupted ? "interrupted" : k->gone ? "the server is gone" : NULL;
 	p9_interrupted = 0; /* for the cleaning up; a second signal ends even that */
 	bool clean = p9_conform_end(&k->server);
-	p9_conform_report_end(&k->report, &part, interrupted);
+	p9_conform_report_end(&k->report, &part, stopped);
 	return clean ? failed_checks(k, n) : P9_EXIT_FAILED;
 }
 

@@ -76,6 +76,7 @@ void p9_conform_report_begin(struct conform_report *r, const struct conform_set 
 /* The check that is about to run, on a terminal. */
 void p9_conform_report_running(struct conform_report *r, const struct conform_check *c);
 void p9_conform_report_check(struct conform_report *r, const struct conform_check *c);
-void p9_conform_report_end(struct conform_report *r, const struct conform_set *set, bool interrupted);
+/* stopped: why not all checks ran, or NULL. */
+void p9_conform_report_end(struct conform_report *r, const struct conform_set *set, const char *stopped);
 
 #endif

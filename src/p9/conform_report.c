@@ -83,14 +83,15 @@ static void json_check(const struct conform_check *c)
 	printf(",\"seconds\":%.3f}", c->seconds);
 }
 
-static void json(const struct conform_report *r, const struct conform_set *set, bool interrupted)
+static void json(const struct conform_report *r, const struct conform_set *set, const char *stopped)
 {
 	struct counts n = count(set);
 	fputs("{\"server\":", stdout);
 	json_text(r->addr);
-	printf(",\"p9\":\"%s\",\"interrupted\":%s,\"passed\":%u,\"failed\":%u,\"skipped\":%u,\"not_run\":%u,\"checks\":[",
-	       P9_VERSION, interrupted ? "true" : "false", n.of[CONFORM_PASS], n.of[CONFORM_FAIL], n.of[CONFORM_SKIP],
-	       n.of[CONFORM_NOT_RUN]);
+	json_member("p9", P9_VERSION);
+	json_member("stopped", stopped);
+	printf(",\"passed\":%u,\"failed\":%u,\"skipped\":%u,\"not_run\":%u,\"checks\":[", n.of[CONFORM_PASS],
+	       n.of[CONFORM_FAIL], n.of[CONFORM_SKIP], n.of[CONFORM_NOT_RUN]);
 	for (size_t i = 0; i < set->n; i++) {
 		fputs(i ? ",\n" : "\n", stdout);
 		json_check(&set->checks[i]);
@@ -201,27 +202,27 @@ static void crashes(const struct conform_set *set, const char *prefix)
 	}
 }
 
-void p9_conform_report_end(struct conform_report *r, const struct conform_set *set, bool interrupted)
+void p9_conform_report_end(struct conform_report *r, const struct conform_set *set, const char *stopped)
 {
 	struct counts n = count(set);
 	clear_line(r);
 	switch (r->form) {
 	case CONFORM_JSON:
-		json(r, set, interrupted);
+		json(r, set, stopped);
 		break;
 	case CONFORM_TAP:
 		crashes(set, "# ");
 		fputs("# ", stdout);
 		summary("conform", n.of);
-		if (interrupted) {
-			puts("Bail out! interrupted");
+		if (stopped) {
+			printf("Bail out! %s\n", stopped);
 		}
 		break;
 	default:
 		end_suite(r);
 		crashes(set, "");
-		if (interrupted) {
-			puts("interrupted");
+		if (stopped) {
+			printf("not finished: %s\n", stopped);
 		}
 		summary("conform", n.of);
 		break;

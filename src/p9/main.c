@@ -57,7 +57,8 @@ static const struct command commands[] = {
 	{ "xattr", p9_cmd_xattr, "ls PATH... | get PATH NAME | set PATH NAME VALUE | rm PATH NAME",
 	  "show and change extended attributes", "VALUE may be - for standard input.\n" },
 	{ "talk", p9_cmd_talk, "FILE.9t...", "run a conversation written in the .9t language", NULL },
-	{ "conform", p9_cmd_conform, "[--suite NAME] [--tap|--json] [ADDR]", "check a server against the protocol", NULL },
+	{ "conform", p9_cmd_conform, "[--suite NAME] [--tap|--json] [ADDR]", "check a server against the protocol",
+	  NULL },
 	{ "bench", p9_cmd_bench, "[-c CONNS] [-q DEPTH] [-t SECS] WORKLOAD", "measure a server", NULL },
 };
 

@@ -89,7 +89,7 @@ struct talk_options {
 	const char *addr, *aname, *host_dir, *setup, *spawn, *filter;
 	uint32_t uid, gid, msize;
 	int timeout_ms;
-	int limit_ms;	      /* longest time of a whole test; 0: no limit */
+	int limit_ms;		/* longest time of a whole test; 0: no limit */
 	const char *scratch[2]; /* the test's directory: names below the attached root; NULL: the root itself */
 	bool verbose, list;
 	const char *defines[33]; /* NAME=VALUE, NULL at the end */
@@ -120,11 +120,12 @@ struct talk_run {
 	uint64_t cut_at, trim_at, split_at, flood_n;
 	struct talk_text pad;
 	const struct talk_stmt *optional; /* what the next rx may turn out not to be there */
-	char skip[256]; /* why the test does not run here; "" when it does */
+	char skip[256];			  /* why the test does not run here; "" when it does */
 };
 /* How one test ended: rc 0 or -1 and why in err.text; skip is not "" when it does not run here. */
 struct talk_result {
 	int rc;
+	unsigned pc; /* the statement at which it ended */
 	char skip[256];
 	struct talk_err err;
 };

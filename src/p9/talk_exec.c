@@ -127,7 +127,8 @@ static int do_rx_closed(struct talk_run *r, const struct talk_stmt *st)
 	return got == GOT_CLOSED ? 0 : -1;
 }
 
-/* Rlerror for what was sent last, or the end of the connection; the next message then opens a new one. */
+/* Rlerror for what was sent last, or the end of the connection (the next message then opens a new one); with maybe, or
+ * silence. */
 static int do_rx_refused(struct talk_run *r, const struct talk_stmt *st)
 {
 	struct talk_frame *f = NULL;
@@ -137,6 +138,9 @@ static int do_rx_refused(struct talk_run *r, const struct talk_stmt *st)
 	enum talk_got got = p9_talk_recv(r->conn, r->conn->lost ? -1 : r->conn->last_tag, r->timeout_ms, &f);
 	if (got == GOT_CLOSED) {
 		return p9_talk_close(r, r->conn, st->pos);
+	}
+	if (got == GOT_NOTHING && st->maybe) {
+		return 0;
 	}
 	bool fine = got == GOT_FRAME && f->rc == 0 && f->msg.type == P9_Rlerror;
 	if (!fine) {

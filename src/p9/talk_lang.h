@@ -136,7 +136,7 @@ struct talk_stmt {
 	uint8_t kind, cmp;
 	bool maybe, negate, joined; /* joined: an rx on the line of its tx */
 	struct talk_pos pos;
-	struct talk_text source; /* the text of the statement */
+	struct talk_text source;   /* the text of the statement */
 	struct talk_text name, id; /* id: of a check */
 	const struct p9_desc *msg;
 	struct talk_field *fields;

@@ -113,10 +113,11 @@ static bool sub_known(uint8_t wire, const struct talk_text *sub)
 		uint8_t wire;
 		const char *name;
 	} subs[] = {
-		{ P9_WIRE_qid, "type" },   { P9_WIRE_qid, "version" }, { P9_WIRE_qid, "path" },
-		{ P9_WIRE_qids, "n" },	   { P9_WIRE_qids, "last" },   { P9_WIRE_strs, "n" },
-		{ P9_WIRE_str, "len" },	   { P9_WIRE_data, "len" },    { P9_WIRE_data, "n" },
-		{ P9_WIRE_data, "names" }, { P9_WIRE_data, "last" },   { P9_WIRE_data, "cookies" },
+		{ P9_WIRE_qid, "type" },     { P9_WIRE_qid, "version" }, { P9_WIRE_qid, "path" },
+		{ P9_WIRE_qids, "paths" },   { P9_WIRE_qids, "n" },	 { P9_WIRE_qids, "last" },
+		{ P9_WIRE_strs, "n" },	     { P9_WIRE_str, "len" },	 { P9_WIRE_data, "len" },
+		{ P9_WIRE_data, "n" },	     { P9_WIRE_data, "names" },	 { P9_WIRE_data, "last" },
+		{ P9_WIRE_data, "cookies" },
 	};
 	for (size_t i = 0; i < COUNT(subs); i++) {
 		if (subs[i].wire == wire && p9_talk_is(sub, subs[i].name)) {
@@ -156,7 +157,7 @@ static int sub_field(struct parser *p, struct talk_field *f)
 		return -1;
 	}
 	if (!f->desc || !sub_known(f->desc->kind->wire, &f->sub)) {
-		static const char *const parts = "qid: type version path; list: n last; string: len; "
+		static const char *const parts = "qid: type version path; list: n last paths; string: len; "
 						 "data: len n names last cookies";
 		return p9_talk_fail(p->lx.err, f->pos, "%.*s has no part %.*s (%s)", (int)f->name.len, f->name.s,
 				    (int)f->sub.len, f->sub.s, parts);
@@ -236,7 +237,7 @@ static int parse_version(struct parser *p, struct talk_stmt *st)
 	return next(p) < 0 ? -1 : fields(p, st->msg, NULL, false);
 }
 
-/* rx none [TIME] | closed | refused | any | [maybe] [tag=N] MESSAGE FIELDS */
+/* rx none [TIME] | closed | [maybe] refused | any | [maybe] [tag=N] MESSAGE FIELDS */
 static int parse_rx(struct parser *p, struct talk_stmt *st)
 {
 	static const char *const common[] = { "type", "tag", NULL };
@@ -255,13 +256,13 @@ static int parse_rx(struct parser *p, struct talk_stmt *st)
 		st->kind = ST_RX_CLOSED;
 		return next(p);
 	}
-	if (is_word(p, "refused")) {
-		st->kind = ST_RX_REFUSED;
-		return next(p);
-	}
 	st->maybe = is_word(p, "maybe");
 	if (st->maybe && next(p) < 0) {
 		return -1;
+	}
+	if (is_word(p, "refused")) {
+		st->kind = ST_RX_REFUSED;
+		return next(p);
 	}
 	if (is_word(p, "tag")) {
 		if (next(p) < 0 || !is_punct(p, '=')) {

@@ -113,6 +113,7 @@ void p9_talk_test(const struct talk_script *s, const struct talk_options *opt, c
 	if (res->rc == 0 && !r->skip[0]) {
 		res->rc = run_range(r, range[1], range[2]);
 	}
+	res->pc = r->pc;
 	struct talk_pos end = s->stmts[range[2] - 1].pos;
 	while (r->conns) {
 		if (p9_talk_close(r, r->conns, end) < 0) {
