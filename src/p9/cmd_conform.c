@@ -190,15 +190,12 @@ static size_t choose(struct conform *k)
 
 static bool load(struct conform *k)
 {
-	char dir[4096];
-	if (!p9_conform_find(dir, sizeof(dir))) {
-		p9_cli_say(k->cli, "the checks are not in %s; name their directory with P9_CONFORM", dir);
-		return false;
-	}
-	bool fine = p9_conform_load(&k->set, k->cli, dir);
+	char *dir = p9_conform_find();
+	bool fine = dir && p9_conform_load(&k->set, k->cli, dir);
 	for (unsigned i = 0; fine && i < k->ndirs; i++) {
 		fine = p9_conform_load(&k->set, k->cli, k->dirs[i]);
 	}
+	free(dir);
 	p9_conform_sort(&k->set);
 	return fine;
 }

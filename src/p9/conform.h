@@ -36,9 +36,9 @@ struct conform_set {
 bool p9_conform_load(struct conform_set *set, const struct p9_cli *cli, const char *dir);
 /* Puts the checks in order: suites as the kit knows them, then others by name; within a suite by id. */
 void p9_conform_sort(struct conform_set *set);
-/* Where the checks are that came with this p9: $P9_CONFORM, the sources beside the build, or the installed ones. False
- * when they are nowhere. */
-bool p9_conform_find(char *dir, size_t cap);
+/* Where the checks are that came with this p9: $P9_CONFORM, the sources beside the build, or the installed ones. The
+ * caller frees it; NULL without memory. */
+char *p9_conform_find(void);
 void p9_conform_unload(struct conform_set *set);
 
 /* ---- the server: conform_server.c ---- */

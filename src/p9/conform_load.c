@@ -226,31 +226,34 @@ void p9_conform_sort(struct conform_set *set)
 	}
 }
 
-bool p9_conform_find(char *dir, size_t cap)
+/* DIR/WHERE when DIR/MARK is there and it can be listed; else NULL. */
+static char *beside(const char *dir, const char *mark, const char *where)
+{
+	char *m = p9_path_join(dir, mark), *w = p9_path_join(dir, where);
+	if (!m || !w || access(m, F_OK) != 0 || access(w, R_OK | X_OK) != 0) {
+		free(w);
+		w = NULL;
+	}
+	free(m);
+	return w;
+}
+
+char *p9_conform_find(void)
 {
 	const char *env = getenv("P9_CONFORM");
-	char exe[4096];
+	char exe[4096], *dir = NULL;
 	if (env && *env) {
-		return (size_t)snprintf(dir, cap, "%s", env) < cap;
+		return strdup(env);
 	}
 	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
 	exe[n < 0 ? 0 : n] = 0;
 	char *slash = strrchr(exe, '/');
 	if (slash) {
-		static const char *const near[][2] = { { "build.ninja", "../conform" },
-						       { "p9", "../share/p9/conform" } };
-		for (size_t i = 0; i < P9_COUNT(near); i++) {
-			int len = (int)(slash - exe);
-			snprintf(dir, cap, "%.*s/%s", len, exe, near[i][0]);
-			bool here = access(dir, F_OK) == 0;
-			snprintf(dir, cap, "%.*s/%s", len, exe, near[i][1]);
-			if (here && access(dir, R_OK | X_OK) == 0) {
-				return true;
-			}
-		}
+		*slash = 0;
+		dir = beside(exe, "build.ninja", "../conform");
+		dir = dir ? dir : beside(exe, "p9", "../share/p9/conform");
 	}
-	snprintf(dir, cap, "%s", P9_DATADIR "/p9/conform");
-	return access(dir, R_OK | X_OK) == 0;
+	return dir ? dir : strdup(P9_DATADIR "/p9/conform");
 }
 
 void p9_conform_unload(struct conform_set *set)

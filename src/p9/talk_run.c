@@ -93,6 +93,19 @@ static void print_result(const struct talk_text *name, struct talk_totals *t, co
 	fflush(stdout);
 }
 
+/* Replies that nobody asked for may have come after the last rx. A connection whose frames were made wrong on purpose is
+ * not judged. */
+static int unasked(struct talk_run *r, const struct talk_stmt *last)
+{
+	struct talk_frame *f = NULL;
+	int rc = 0;
+	for (struct talk_conn *c = r->conns; c && rc == 0; c = c->next) {
+		bool no_tag = !c->lost && p9_talk_recv(c, UINT16_MAX + 1, 0, &f) == GOT_BROKEN;
+		rc = no_tag ? p9_talk_fail(r->err, last->pos, "after the last statement: %s", c->broken) : 0;
+	}
+	return rc;
+}
+
 void p9_talk_test(const struct talk_script *s, const struct talk_options *opt, const unsigned range[3],
 		  struct talk_result *res)
 {
@@ -112,6 +125,9 @@ void p9_talk_test(const struct talk_script *s, const struct talk_options *opt, c
 	res->rc = setup(r) < 0 || predefine(r) < 0 || run_range(r, 0, range[0]) < 0 ? -1 : 0;
 	if (res->rc == 0 && !r->skip[0]) {
 		res->rc = run_range(r, range[1], range[2]);
+	}
+	if (res->rc == 0 && opt->limit_ms) {
+		res->rc = unasked(r, &s->stmts[range[2] - 1]);
 	}
 	res->pc = r->pc;
 	struct talk_pos end = s->stmts[range[2] - 1].pos;
