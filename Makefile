@@ -5,7 +5,7 @@ PREFIX ?=
 DESTDIR ?=
 FUZZ_SECONDS ?= 60
 
-.PHONY: all demo check bench fuzz sanitize format install uninstall clean help
+.PHONY: all demo check conformance bench fuzz sanitize format install uninstall clean help
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
 
@@ -13,6 +13,7 @@ help:
 	@echo 'make             build $(BUILD)/p9d and $(BUILD)/p9'
 	@echo 'make demo        share a directory, use it, and mount it with a Linux kernel (in QEMU); about a minute'
 	@echo 'make check       build in every way and run all tests; CHECK="--list" or "--only NAME,NAME" for some'
+	@echo 'make conformance write doc/conformance.md: p9 conform against p9d and diod'
 	@echo 'make bench       measure p9d beside diod and the physical limit'
 	@echo 'make fuzz        FUZZ_SECONDS=$(FUZZ_SECONDS) for each fuzz target'
 	@echo 'make sanitize    the tests under ASan, UBSan and TSan only'
@@ -31,6 +32,10 @@ demo: all
 check:
 	@tools/deps.sh check
 	@python3 tests/check.py $(CHECK)
+
+conformance: all
+	@tools/deps.sh check
+	@tools/conformance.py $(BUILD)
 
 sanitize:
 	@tools/deps.sh sanitize

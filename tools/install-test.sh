@@ -33,7 +33,7 @@ import json, sys
 print(next(o["value"] for o in json.load(sys.stdin) if o["name"] == "prefix"))')
 
 check "make install DESTDIR=" make --no-print-directory install BUILD="$build" DESTDIR="$dest"
-for file in p9d p9 p9d.8 p9.1 p9d.service p9d.socket codec.h messages.h error.h session.h vfs.h engine.h libp9core.a p9core.pc; do
+for file in wire.9t hostile.9t conformance.md p9d p9 p9d.8 p9.1 p9d.service p9d.socket codec.h messages.h error.h session.h vfs.h engine.h libp9core.a p9core.pc; do
 	check "$file is installed" one "$file"
 done
 inside_prefix() {

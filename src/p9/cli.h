@@ -20,6 +20,7 @@ struct p9_cli {
 
 /* Each command: argv[0] is its name. Returns an exit code. */
 int p9_cmd_talk(struct p9_cli *cli, int argc, char **argv);
+int p9_cmd_conform(struct p9_cli *cli, int argc, char **argv);
 int p9_cmd_bench(struct p9_cli *cli, int argc, char **argv);
 
 /* "p9: CMD: text" on stderr. */

@@ -228,6 +228,14 @@ static int remove_one(struct rm *rm, const char *path)
 	return rc;
 }
 
+int p9_rm_tree(struct p9_cli *cli, struct p9_client *c, const char *path)
+{
+	struct rm rm = { .cli = cli, .client = c, .recursive = true };
+	rm.tree = (struct p9_tree){ .cli = cli, .client = c, .ops = &rm_ops, .arg = &rm };
+	int rc = remove_one(&rm, path);
+	return rc < 0 ? rc : rm.tree.failed ? -P9_EIO : 0;
+}
+
 int p9_cmd_rm(struct p9_cli *cli, int argc, char **argv)
 {
 	struct rm rm = { .cli = cli };

@@ -166,6 +166,7 @@ int p9_cmd_talk(struct p9_cli *cli, int argc, char **argv)
 	struct talk_cli t = { .opt = { .addr = cli->addr,
 				       .aname = cli->aname,
 				       .uid = cli->uid,
+				       .gid = (uint32_t)getegid(),
 				       .msize = cli->msize,
 				       .timeout_ms = TIMEOUT_MS } };
 	t.opt.host_dir = getenv("P9_HOST_DIR");

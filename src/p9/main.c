@@ -62,6 +62,8 @@ static const struct command commands[] = {
 	{ "umount", p9_cmd_umount, "[-l] DIR...", "end mounts, those too whose program has died",
 	  "  -l  even while files are open; it goes when the last is closed\n" },
 	{ "talk", p9_cmd_talk, "FILE.9t...", "run a conversation written in the .9t language", NULL },
+	{ "conform", p9_cmd_conform, "[--suite NAME] [--tap|--json] [ADDR]", "check a server against the protocol",
+	  NULL },
 	{ "bench", p9_cmd_bench, "[-c CONNS] [-q DEPTH] [-t SECS] WORKLOAD", "measure a server", NULL },
 };
 
@@ -161,7 +163,7 @@ static int run_command(struct p9_cli *cli, int argc, char **argv)
 		return p9_cli_usage(cli, NULL);
 	}
 	cli->cmd = c->name;
-	bool own_help = c->run == p9_cmd_talk || c->run == p9_cmd_bench;
+	bool own_help = c->run == p9_cmd_talk || c->run == p9_cmd_bench || c->run == p9_cmd_conform;
 	if (wants_help(argc, argv) && own_help) {
 		return p9_cli_close_stdout(cli, c->run(cli, 2, (char *[]){ argv[0], "-h", NULL }));
 	}

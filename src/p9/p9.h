@@ -50,6 +50,10 @@ bool p9_cli_group(const char *text, uint32_t *gid);
 /* The caller's umask. */
 uint32_t p9_umask(void);
 
+/* ---- cmd_rm.c ---- */
+/* Removes a directory of the server with all that is below it, as rm -r does; says what could not be removed. */
+P9_MUST_USE int p9_rm_tree(struct p9_cli *cli, struct p9_client *c, const char *path);
+
 /* ---- show.c: how things look ---- */
 /* Writes a name; on a terminal without the bytes that would command it. Returns the columns it takes. */
 int p9_show_name(FILE *f, const char *name, bool tty);

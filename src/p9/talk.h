@@ -3,6 +3,7 @@
  *
  *   talk_conn.c  frames out and in         talk_msg.c   values <-> messages, by the descriptors
  *   talk_host.c  shell commands            talk_send.c, talk_exec.c  the statements
+ *   talk_kit.c   statements of the conformance kit
  *   talk_run.c   tests and their results   cmd_talk.c   `p9 talk`
  */
 #ifndef P9_TALK_H
@@ -86,8 +87,10 @@ int p9_talk_wait(pid_t pid, int ms);
 /* ---- running a script: talk_run.c, its statements: talk_exec.c and talk_send.c ---- */
 struct talk_options {
 	const char *addr, *aname, *host_dir, *setup, *spawn, *filter;
-	uint32_t uid, msize;
+	uint32_t uid, gid, msize;
 	int timeout_ms;
+	int limit_ms;		/* longest time of a whole test; 0: no limit */
+	const char *scratch[2]; /* the test's directory: names below the attached root; NULL: the root itself */
 	bool verbose, list;
 	const char *defines[33]; /* NAME=VALUE, NULL at the end */
 };
@@ -108,6 +111,7 @@ struct talk_run {
 	struct talk_text name;		/* of the current connection */
 	bool noversion, corked;
 	int timeout_ms;
+	int64_t until; /* p9_talk_now() when it has taken too long */
 	unsigned pc;
 	struct talk_loop loops[8];
 	unsigned nloops;
@@ -115,12 +119,32 @@ struct talk_run {
 	bool cut, trim, split, flood;
 	uint64_t cut_at, trim_at, split_at, flood_n;
 	struct talk_text pad;
-	char skip[256]; /* why the test does not run here; "" when it does */
+	const struct talk_stmt *optional; /* what the next rx may turn out not to be there */
+	char skip[256];			  /* why the test does not run here; "" when it does */
 };
+/* How one test ended: rc 0 or -1 and why in err.text; skip is not "" when it does not run here. */
+struct talk_result {
+	int rc;
+	unsigned pc; /* the statement at which it ended */
+	char skip[256];
+	struct talk_err err;
+};
+/* Runs one test: the statements [0, range[0]) of the script, then [range[1], range[2]). */
+void p9_talk_test(const struct talk_script *s, const struct talk_options *opt, const unsigned range[3],
+		  struct talk_result *res);
 /* Runs all tests of a script and prints their results on stdout. */
 void p9_talk_run(const struct talk_script *s, const struct talk_options *opt, struct talk_totals *totals);
 /* Runs one statement. */
 int p9_talk_exec(struct talk_run *r, const struct talk_stmt *st);
+/* Statements of the conformance kit: talk_kit.c. */
+int p9_talk_optional(struct talk_run *r, const struct talk_stmt *st);
+int p9_talk_skip(struct talk_run *r, const struct talk_stmt *st);
+int p9_talk_scratch(struct talk_run *r, const struct talk_stmt *st);
+int p9_talk_file(struct talk_run *r, const struct talk_stmt *st);
+/* Whether an answer other than the expected one only says that an optional feature is missing; r->skip says so then. */
+bool p9_talk_missing(struct talk_run *r, const struct p9_msg *m);
+/* 0 when a condition holds, 1 and why, -1. */
+int p9_talk_condition(struct talk_run *r, const struct talk_field *f, char *why, size_t cap);
 /* Statements that send (tx, version, raw, flood); the current connection is opened when it is not. */
 int p9_talk_send(struct talk_run *r, const struct talk_stmt *st);
 int p9_talk_version(struct talk_run *r, const struct talk_stmt *st);

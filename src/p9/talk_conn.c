@@ -13,6 +13,7 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include "p9/p9.h"
 #include "p9/talk.h"
 
 #define QUEUED_MAX ((size_t)256 << 20)
@@ -303,7 +304,7 @@ enum talk_got p9_talk_recv(struct talk_conn *c, int tag, int ms, struct talk_fra
 			return GOT_NOTHING;
 		}
 		int64_t left = until - p9_talk_now();
-		more = left > 0;
+		more = left > 0 && !p9_interrupted;
 		pump(c, more ? (int)left : 0, false);
 	}
 }

@@ -48,7 +48,7 @@ static const char *why_not(struct talk_run *r, enum talk_got got)
 	if (got == GOT_BROKEN) {
 		return r->conn->broken;
 	}
-	snprintf(text, sizeof(text), "nothing came within %d ms", r->timeout_ms);
+	snprintf(text, sizeof(text), "no answer within %g s", r->timeout_ms / 1000.0);
 	return got == GOT_CLOSED ? "the peer closed the connection" : text;
 }
 
@@ -88,9 +88,12 @@ static int do_rx(struct talk_run *r, const struct talk_stmt *st)
 		return 0;
 	}
 	p9_talk_trace(r, '<', f->b, f->len);
-	if (rc == 0) {
+	if (rc == 0 && f->rc == 0 && p9_talk_missing(r, &f->msg)) {
+		rc = 1;
+	} else if (rc == 0) {
 		p9_talk_mismatch(r, st, why, f);
 	}
+	r->optional = NULL;
 	free(f);
 	return rc == 1 ? 0 : -1;
 }
@@ -122,6 +125,31 @@ static int do_rx_closed(struct talk_run *r, const struct talk_stmt *st)
 	}
 	free(f);
 	return got == GOT_CLOSED ? 0 : -1;
+}
+
+/* Rlerror for what was sent last, or the end of the connection (the next message then opens a new one); with maybe, or
+ * silence. */
+static int do_rx_refused(struct talk_run *r, const struct talk_stmt *st)
+{
+	struct talk_frame *f = NULL;
+	if (open_conn(r) < 0) {
+		return -1;
+	}
+	enum talk_got got = p9_talk_recv(r->conn, r->conn->lost ? -1 : r->conn->last_tag, r->timeout_ms, &f);
+	if (got == GOT_CLOSED) {
+		return p9_talk_close(r, r->conn, st->pos);
+	}
+	if (got == GOT_NOTHING && st->maybe) {
+		return 0;
+	}
+	bool fine = got == GOT_FRAME && f->rc == 0 && f->msg.type == P9_Rlerror;
+	if (!fine) {
+		p9_talk_mismatch(r, st, got == GOT_FRAME ? "it was not refused" : why_not(r, got), f);
+	} else {
+		p9_talk_trace(r, '<', f->b, f->len);
+	}
+	free(f);
+	return fine ? 0 : -1;
 }
 
 /* ---- connections ---- */
@@ -317,8 +345,7 @@ static int do_set(struct talk_run *r, const struct talk_stmt *st)
 	return p9_talk_eval(&r->vars, &st->a, &v) < 0 ? -1 : p9_talk_set(&r->vars, st->name, &v);
 }
 
-/* 0 when it holds, 1 and why, -1. */
-static int condition(struct talk_run *r, const struct talk_field *f, char *why, size_t cap)
+int p9_talk_condition(struct talk_run *r, const struct talk_field *f, char *why, size_t cap)
 {
 	struct talk_val v;
 	return p9_talk_eval(&r->vars, &f->mask, &v) < 0 ? -1 : p9_talk_compare(&r->vars, &v, f, why, cap);
@@ -327,7 +354,7 @@ static int condition(struct talk_run *r, const struct talk_field *f, char *why, 
 static int do_expect(struct talk_run *r, const struct talk_stmt *st)
 {
 	char why[1024];
-	int rc = condition(r, &st->fields[0], why, sizeof(why));
+	int rc = p9_talk_condition(r, &st->fields[0], why, sizeof(why));
 	return rc > 0 ? p9_talk_mismatch(r, st, why, NULL) : rc;
 }
 
@@ -369,7 +396,7 @@ static int again(struct talk_run *r, const struct talk_stmt *st, uint64_t i)
 	if (st->kind == ST_EACH || !p9_talk_number(&v, &n)) {
 		return p9_talk_fail(r->err, st->a.pos, st->kind == ST_EACH ? "expected a list" : "expected a number");
 	}
-	int rc = st->nfields && i < n ? condition(r, &st->fields[0], why, sizeof(why)) : i >= n;
+	int rc = st->nfields && i < n ? p9_talk_condition(r, &st->fields[0], why, sizeof(why)) : i >= n;
 	if (rc != 0) {
 		return rc < 0 ? -1 : 0;
 	}
@@ -420,7 +447,9 @@ int p9_talk_exec(struct talk_run *r, const struct talk_stmt *st)
 		[ST_SLEEP] = do_time,	     [ST_TIMEOUT] = do_time,	  [ST_HOST] = do_host,
 		[ST_REPEAT] = do_loop,	     [ST_EACH] = do_loop,	  [ST_END] = do_end,
 		[ST_SET] = do_set,	     [ST_EXPECT] = do_expect,	  [ST_REQUIRES] = do_requires,
-		[ST_PEER] = do_peer,	     [ST_EXIT] = do_exit,
+		[ST_PEER] = do_peer,	     [ST_EXIT] = do_exit,	  [ST_SUITE] = do_nothing,
+		[ST_SOURCE] = do_nothing,    [ST_OPTIONAL] = p9_talk_optional, [ST_SKIP] = p9_talk_skip,
+		[ST_RX_REFUSED] = do_rx_refused, [ST_SCRATCH] = p9_talk_scratch, [ST_FILE] = p9_talk_file,
 	};
 	/* clang-format on */
 	return handlers[st->kind](r, st);

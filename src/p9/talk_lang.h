@@ -127,15 +127,17 @@ struct talk_field {
 enum talk_kind {
 	ST_TEST, ST_TX, ST_RX, ST_RX_ANY, ST_RX_NONE, ST_RX_CLOSED, ST_VERSION, ST_NOVERSION, ST_RAW, ST_FRAME, ST_CUT,
 	ST_TRIM, ST_PAD, ST_SPLIT, ST_FLOOD, ST_CORK, ST_UNCORK, ST_CONN, ST_CLOSE, ST_SHUTDOWN, ST_SLEEP, ST_HOST,
-	ST_REPEAT, ST_EACH, ST_END, ST_TIMEOUT, ST_SET, ST_EXPECT, ST_REQUIRES, ST_SERVER, ST_PEER, ST_EXIT, ST_KINDS
+	ST_REPEAT, ST_EACH, ST_END, ST_TIMEOUT, ST_SET, ST_EXPECT, ST_REQUIRES, ST_SERVER, ST_PEER, ST_EXIT, ST_SUITE,
+	ST_SOURCE, ST_OPTIONAL, ST_SKIP, ST_SCRATCH, ST_FILE, ST_RX_REFUSED,
+	ST_KINDS
 };
 /* clang-format on */
 struct talk_stmt {
 	uint8_t kind, cmp;
 	bool maybe, negate, joined; /* joined: an rx on the line of its tx */
 	struct talk_pos pos;
-	struct talk_text source; /* the text of the statement */
-	struct talk_text name;
+	struct talk_text source;   /* the text of the statement */
+	struct talk_text name, id; /* id: of a check */
 	const struct p9_desc *msg;
 	struct talk_field *fields;
 	unsigned nfields;

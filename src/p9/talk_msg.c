@@ -307,7 +307,8 @@ static struct talk_val qids_value(struct talk_vars *vs, const struct p9_qids *q,
 	}
 	struct talk_val v = list(vs, n);
 	for (uint64_t i = 0; i < v.num; i++) {
-		v.v[i] = (struct talk_val){ .kind = VAL_QID, .qid = q->v[i] };
+		v.v[i] = p9_talk_is(sub, "paths") ? number(q->v[i].path)
+						  : (struct talk_val){ .kind = VAL_QID, .qid = q->v[i] };
 	}
 	return v;
 }

@@ -113,10 +113,11 @@ static bool sub_known(uint8_t wire, const struct talk_text *sub)
 		uint8_t wire;
 		const char *name;
 	} subs[] = {
-		{ P9_WIRE_qid, "type" },   { P9_WIRE_qid, "version" }, { P9_WIRE_qid, "path" },
-		{ P9_WIRE_qids, "n" },	   { P9_WIRE_qids, "last" },   { P9_WIRE_strs, "n" },
-		{ P9_WIRE_str, "len" },	   { P9_WIRE_data, "len" },    { P9_WIRE_data, "n" },
-		{ P9_WIRE_data, "names" }, { P9_WIRE_data, "last" },   { P9_WIRE_data, "cookies" },
+		{ P9_WIRE_qid, "type" },     { P9_WIRE_qid, "version" }, { P9_WIRE_qid, "path" },
+		{ P9_WIRE_qids, "paths" },   { P9_WIRE_qids, "n" },	 { P9_WIRE_qids, "last" },
+		{ P9_WIRE_strs, "n" },	     { P9_WIRE_str, "len" },	 { P9_WIRE_data, "len" },
+		{ P9_WIRE_data, "n" },	     { P9_WIRE_data, "names" },	 { P9_WIRE_data, "last" },
+		{ P9_WIRE_data, "cookies" },
 	};
 	for (size_t i = 0; i < COUNT(subs); i++) {
 		if (subs[i].wire == wire && p9_talk_is(sub, subs[i].name)) {
@@ -156,7 +157,7 @@ static int sub_field(struct parser *p, struct talk_field *f)
 		return -1;
 	}
 	if (!f->desc || !sub_known(f->desc->kind->wire, &f->sub)) {
-		static const char *const parts = "qid: type version path; list: n last; string: len; "
+		static const char *const parts = "qid: type version path; list: n last paths; string: len; "
 						 "data: len n names last cookies";
 		return p9_talk_fail(p->lx.err, f->pos, "%.*s has no part %.*s (%s)", (int)f->name.len, f->name.s,
 				    (int)f->sub.len, f->sub.s, parts);
@@ -236,7 +237,7 @@ static int parse_version(struct parser *p, struct talk_stmt *st)
 	return next(p) < 0 ? -1 : fields(p, st->msg, NULL, false);
 }
 
-/* rx none [TIME] | closed | any | [maybe] [tag=N] MESSAGE FIELDS */
+/* rx none [TIME] | closed | [maybe] refused | any | [maybe] [tag=N] MESSAGE FIELDS */
 static int parse_rx(struct parser *p, struct talk_stmt *st)
 {
 	static const char *const common[] = { "type", "tag", NULL };
@@ -258,6 +259,10 @@ static int parse_rx(struct parser *p, struct talk_stmt *st)
 	st->maybe = is_word(p, "maybe");
 	if (st->maybe && next(p) < 0) {
 		return -1;
+	}
+	if (is_word(p, "refused")) {
+		st->kind = ST_RX_REFUSED;
+		return next(p);
 	}
 	if (is_word(p, "tag")) {
 		if (next(p) < 0 || !is_punct(p, '=')) {
@@ -419,6 +424,43 @@ static int parse_test(struct parser *p, struct talk_stmt *st)
 	return parse_name(p, st);
 }
 
+/* check "ID" "EXPECTATION" */
+static int parse_check(struct parser *p, struct talk_stmt *st)
+{
+	if (parse_test(p, st) < 0) {
+		return -1;
+	}
+	st->id = st->name;
+	return name(p, &st->name, "what is expected, as a string");
+}
+
+/* optional "FEATURE" [ECODES] */
+static int parse_optional(struct parser *p, struct talk_stmt *st)
+{
+	return parse_name(p, st) < 0 ? -1 : is_punct(p, '[') ? expr(p, &st->a) : 0;
+}
+
+/* skip "REASON" when A OP B */
+static int parse_skip(struct parser *p, struct talk_stmt *st)
+{
+	if (parse_name(p, st) < 0) {
+		return -1;
+	}
+	return !is_word(p, "when") ? expected(p, "when") : next(p) < 0 ? -1 : left_cmp_right(p);
+}
+
+/* scratch [FID] */
+static int parse_scratch(struct parser *p, struct talk_stmt *st)
+{
+	return next(p) < 0 ? -1 : p->lx.tok.kind == TOK_NUM ? expr(p, &st->a) : 0;
+}
+
+/* file NAME DATA */
+static int parse_file(struct parser *p, struct talk_stmt *st)
+{
+	return next(p) < 0 || expr(p, &st->a) < 0 ? -1 : expr(p, &st->b);
+}
+
 /* clang-format off */
 static const struct {
 	const char *name;
@@ -439,6 +481,10 @@ static const struct {
 	{ "set", parse_set, ST_SET },		 { "expect", parse_expect, ST_EXPECT },
 	{ "requires", parse_requires, ST_REQUIRES }, { "server", parse_name, ST_SERVER },
 	{ "peer", parse_expr, ST_PEER },	 { "exit", parse_expr, ST_EXIT },
+	{ "check", parse_check, ST_TEST },	 { "suite", parse_name, ST_SUITE },
+	{ "source", parse_name, ST_SOURCE },	 { "optional", parse_optional, ST_OPTIONAL },
+	{ "skip", parse_skip, ST_SKIP },	 { "scratch", parse_scratch, ST_SCRATCH },
+	{ "file", parse_file, ST_FILE },
 };
 /* clang-format on */
 

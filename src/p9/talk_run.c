@@ -16,7 +16,7 @@
 static int predefine(struct talk_run *r)
 {
 	const struct talk_val host = { .kind = VAL_STR, .text = { r->opt->host_dir, strlen(r->opt->host_dir) } };
-	if (p9_talk_set_num(&r->vars, "uid", r->opt->uid) < 0 || p9_talk_set_num(&r->vars, "gid", getegid()) < 0 ||
+	if (p9_talk_set_num(&r->vars, "uid", r->opt->uid) < 0 || p9_talk_set_num(&r->vars, "gid", r->opt->gid) < 0 ||
 	    p9_talk_set_num(&r->vars, "root", geteuid() == 0) < 0 ||
 	    p9_talk_set_num(&r->vars, "msize", r->opt->msize) < 0) {
 		return -1;
@@ -53,6 +53,9 @@ static int run_range(struct talk_run *r, unsigned from, unsigned to)
 {
 	for (r->pc = from; r->pc < to; r->pc++) {
 		const struct talk_stmt *st = &r->script->stmts[r->pc];
+		if (p9_talk_now() > r->until) {
+			return p9_talk_fail(r->err, st->pos, "not finished within %d s", r->opt->limit_ms / 1000);
+		}
 		int rc = p9_talk_exec(r, st);
 		p9_talk_reset(&r->vars.tmp);
 		if (rc < 0) {
@@ -75,46 +78,65 @@ static void comment(const char *text)
 	}
 }
 
-static void result(const struct talk_run *r, const struct talk_text *name, struct talk_totals *t, int rc)
+static void print_result(const struct talk_text *name, struct talk_totals *t, const struct talk_result *res)
 {
+	bool skipped = res->rc == 0 && res->skip[0];
 	t->number++;
-	t->passed += rc == 0 && !r->skip[0];
-	t->skipped += rc == 0 && r->skip[0];
-	t->failed += rc < 0;
-	printf("%sok %u - %.*s%s%s\n", rc < 0 ? "not " : "", t->number, (int)name->len, name->s,
-	       rc == 0 && r->skip[0] ? " # SKIP " : "", rc == 0 ? r->skip : "");
-	if (rc < 0) {
-		comment(r->err->text);
+	t->passed += res->rc == 0 && !skipped;
+	t->skipped += skipped;
+	t->failed += res->rc < 0;
+	printf("%sok %u - %.*s%s%s\n", res->rc < 0 ? "not " : "", t->number, (int)name->len, name->s,
+	       skipped ? " # SKIP " : "", skipped ? res->skip : "");
+	if (res->rc < 0) {
+		comment(res->err.text);
 	}
 	fflush(stdout);
 }
 
-/* One test: `prologue` statements from the beginning of the script, then [from, to). */
-static void run_test(const struct talk_script *s, const struct talk_options *opt, const unsigned range[3],
-		     struct talk_totals *totals)
+/* Replies that nobody asked for may have come after the last rx. A connection whose frames were made wrong on purpose is
+ * not judged. */
+static int unasked(struct talk_run *r, const struct talk_stmt *last)
+{
+	struct talk_frame *f = NULL;
+	int rc = 0;
+	for (struct talk_conn *c = r->conns; c && rc == 0; c = c->next) {
+		bool no_tag = !c->lost && p9_talk_recv(c, UINT16_MAX + 1, 0, &f) == GOT_BROKEN;
+		rc = no_tag ? p9_talk_fail(r->err, last->pos, "after the last statement: %s", c->broken) : 0;
+	}
+	return rc;
+}
+
+void p9_talk_test(const struct talk_script *s, const struct talk_options *opt, const unsigned range[3],
+		  struct talk_result *res)
 {
 	struct talk_run *r = calloc(1, sizeof(*r));
+	*res = (struct talk_result){ .rc = -1, .err = { .file = s->err->file } };
 	if (!r) {
+		p9_talk_fail(&res->err, s->stmts[range[1]].pos, "out of memory");
 		return;
 	}
-	struct talk_err err = { .file = s->err->file };
 	r->script = s;
 	r->opt = opt;
-	r->err = r->vars.err = &err;
+	r->err = r->vars.err = &res->err;
 	r->name = (struct talk_text){ "", 0 };
 	r->timeout_ms = opt->timeout_ms;
+	r->until = opt->limit_ms ? p9_talk_now() + opt->limit_ms : INT64_MAX;
 	r->pc = range[1];
-	int rc = setup(r) < 0 || predefine(r) < 0 || run_range(r, 0, range[0]) < 0 ? -1 : 0;
-	if (rc == 0 && !r->skip[0]) {
-		rc = run_range(r, range[1], range[2]);
+	res->rc = setup(r) < 0 || predefine(r) < 0 || run_range(r, 0, range[0]) < 0 ? -1 : 0;
+	if (res->rc == 0 && !r->skip[0]) {
+		res->rc = run_range(r, range[1], range[2]);
 	}
+	if (res->rc == 0 && opt->limit_ms) {
+		res->rc = unasked(r, &s->stmts[range[2] - 1]);
+	}
+	res->pc = r->pc;
 	struct talk_pos end = s->stmts[range[2] - 1].pos;
 	while (r->conns) {
 		if (p9_talk_close(r, r->conns, end) < 0) {
-			rc = -1;
+			res->rc = -1;
 		}
 	}
-	result(r, &s->stmts[range[1]].name, totals, rc);
+	memcpy(res->skip, r->skip, sizeof(res->skip));
 	p9_talk_reset(&r->vars.tmp);
 	p9_talk_reset(&r->vars.keep);
 	free(r);
@@ -140,7 +162,9 @@ void p9_talk_run(const struct talk_script *s, const struct talk_options *opt, st
 		if (chosen(opt, name) && opt->list) {
 			printf("%.*s\n", (int)name->len, name->s);
 		} else if (chosen(opt, name)) {
-			run_test(s, opt, (const unsigned[3]){ prologue, from, to }, totals);
+			struct talk_result res;
+			p9_talk_test(s, opt, (const unsigned[3]){ prologue, from, to }, &res);
+			print_result(name, totals, &res);
 		}
 	}
 }

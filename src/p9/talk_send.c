@@ -158,9 +158,7 @@ static int put(struct talk_run *r, const struct talk_stmt *st, const struct talk
 /* The bytes of a statement, before any change. */
 static int make(struct talk_run *r, const struct talk_stmt *st, struct talk_text *out)
 {
-	struct talk_ids ids = {
-		r->opt->uid, (uint32_t)getegid(), r->opt->msize, 0, { r->opt->aname, strlen(r->opt->aname) }
-	};
+	struct talk_ids ids = { r->opt->uid, r->opt->gid, r->opt->msize, 0, { r->opt->aname, strlen(r->opt->aname) } };
 	ids.tag = r->conn->serving ? r->conn->last_tag : free_tag(r->conn);
 	if (st->kind == ST_FRAME) {
 		return p9_talk_frame(&r->vars, st, &ids, out);
