@@ -21,9 +21,10 @@
 #include "transport/vhost/device.h"
 
 #define VHOST(l) ((struct p9_vhost *)(l))
-#define HEAD_MAX (192u * 1024) /* of a message without payload: the longest there can be, with room to spare */
-#define REPLY_HEAD 512u	       /* of replies without long strings */
-#define TURN 256	       /* messages of one queue before the others of the loop have theirs */
+#define HEAD_MAX (192u * 1024)	       /* of a message without payload: the longest there can be, with room to spare */
+#define REPLY_HEAD 512u		       /* of replies without long strings */
+#define PIECES_MAX P9_VCHAIN_MAX /* as many as the kernel takes in one call */
+#define TURN 256		       /* messages of one queue before the others of the loop have theirs */
 
 _Static_assert(sizeof(struct p9_vpiece) == sizeof(struct iovec) &&
 		       offsetof(struct p9_vpiece, len) == offsetof(struct iovec, iov_len),
@@ -53,21 +54,22 @@ void p9_vhost_end(struct p9_vhost *v, int why, const char *text)
 int p9_vqueue_run(struct p9_vqueue *q)
 {
 	struct p9_vhost *v = q->dev;
-	struct p9_vdev_conf c = { .desc = p9_vmem_user(v->mem, q->desc, p9_vdesc_size(q->num)),
-				  .avail = p9_vmem_user(v->mem, q->avail, p9_vavail_size(q->num)),
-				  .used = p9_vmem_user(v->mem, q->used, p9_vused_size(q->num)),
-				  .num = (uint16_t)q->num,
+	struct p9_vring_layout l = p9_vring_layout(q->num, 4);
+	struct p9_vdev_conf c = { .ring = { .num = q->num,
+					    .desc = p9_vmem_user(v->mem, q->desc, l.avail),
+					    .avail = p9_vmem_user(v->mem, q->avail, 6 + 2 * (uint64_t)q->num),
+					    .used = p9_vmem_user(v->mem, q->used, 6 + 8 * (uint64_t)q->num) },
+				  .mem = &v->mem->space,
+				  .features = v->features,
 				  .base = q->base,
-				  .indirect = v->features & P9_VIRTIO_F_INDIRECT_DESC,
-				  .event_idx = v->features & P9_VIRTIO_F_EVENT_IDX,
-				  .map = p9_vmem_map,
-				  .map_arg = v->mem };
-	if (!c.desc || !c.avail || !c.used || ((uintptr_t)c.used & 3)) {
+				  .most = UINT32_MAX };
+	if (!c.ring.desc || !c.ring.avail || !c.ring.used) {
 		return -P9_EFAULT;
 	}
-	c.used_idx = p9_vload16(&c.used->idx);
-	if (!p9_vdev_init(&q->ring, &c)) {
-		return -P9_EINVAL;
+	c.used = p9_vring_ok(&c.ring) ? p9_vload16(&c.ring.used->idx) : 0;
+	int rc = p9_vdev_init(&q->ring, &c);
+	if (rc < 0) {
+		return rc;
 	}
 	q->mem = p9_vmem_get(v->mem);
 	q->running = true;
@@ -75,9 +77,9 @@ int p9_vqueue_run(struct p9_vqueue *q)
 	if (q->nchains == 0) {
 		free(q->orphans);
 		q->orphan = 0;
-		q->norphans = p9_inflight_orphans(q->inflight, q->num, c.used_idx, &q->orphans);
+		q->norphans = p9_inflight_orphans(q->inflight, q->num, c.used, &q->orphans);
 		if (q->norphans) { /* they have been taken already */
-			q->ring.last_avail = (uint16_t)(c.used_idx + q->norphans);
+			q->ring.last_avail = (uint16_t)(c.used + q->norphans);
 		}
 	}
 	return 0;
@@ -102,7 +104,7 @@ void p9_vqueue_break(struct p9_vqueue *q, const char *why)
 	uint64_t one = 1;
 	p9_log(P9_LOG_WARN, "vhost-user %s: queue %u is stopped: %s", q->dev->conf.tag, (unsigned)(q - q->dev->queues),
 	       why);
-	q->ring.broken = true;
+	p9_vdev_stop(&q->ring, why);
 	if (q->err >= 0 && write(q->err, &one, sizeof(one)) < 0) {
 		return; /* told already */
 	}
@@ -152,7 +154,7 @@ static void give_back(struct p9_vhost *v, struct p9_chain *c, size_t len)
 	if (c->next) {
 		c->next->prev = c->prev;
 	}
-	if (!q->ring.broken && q->mem) {
+	if (!q->ring.why && q->mem) {
 		p9_inflight_give(q->inflight, c->head);
 		p9_vdev_push(&q->ring, c->head, (uint32_t)len);
 		if (q->inflight || !q->running) {
@@ -292,7 +294,7 @@ static struct p9_chain *wrap(struct p9_vqueue *q, const struct p9_vchain *in, st
 	if (*why) {
 		return NULL;
 	}
-	copy_in(first, in->piece, sizeof(first));
+	copy_in(first, in->v, sizeof(first));
 	uint32_t size = p9_get32(first), headlen = head_length(first, size);
 	*why = size < P9_HDRSZ			      ? "a message says it is shorter than its head"
 	       : size > in->readable		      ? "a message says it is longer than its request"
@@ -317,19 +319,19 @@ static struct p9_chain *wrap(struct p9_vqueue *q, const struct p9_vchain *in, st
 	c->nwrite = in->nwrite;
 	c->write = payload + in->nread;
 	c->into = c->write + in->nwrite;
-	memcpy(c->write, in->piece + in->nread, in->nwrite * sizeof(struct iovec));
+	memcpy(c->write, in->v + in->nread, in->nwrite * sizeof(struct iovec));
 	uint8_t *head = (uint8_t *)(c->into + in->nwrite);
-	copy_in(head, in->piece, headlen);
+	copy_in(head, in->v, headlen);
 	memcpy(head, first, sizeof(first)); /* these were looked at: the second reading may differ */
 	*f = (struct p9_frame){ .head = head, .len = headlen, .owner = b, .ticket = c, .elsewhere = size - headlen };
 	size_t skip = headlen, left = f->elsewhere;
 	for (unsigned i = 0; i < in->nread && left > 0; i++) {
-		size_t cut = skip < in->piece[i].len ? skip : in->piece[i].len;
-		size_t n = in->piece[i].len - cut < left ? in->piece[i].len - cut : left;
+		size_t cut = skip < in->v[i].len ? skip : in->v[i].len;
+		size_t n = in->v[i].len - cut < left ? in->v[i].len - cut : left;
 		skip -= cut;
 		left -= n;
 		if (n > 0) {
-			payload[f->npayload++] = (struct iovec){ (uint8_t *)in->piece[i].p + cut, n };
+			payload[f->npayload++] = (struct iovec){ (uint8_t *)in->v[i].p + cut, n };
 		}
 	}
 	f->payload = f->npayload ? payload : NULL;
@@ -339,11 +341,11 @@ static struct p9_chain *wrap(struct p9_vqueue *q, const struct p9_vchain *in, st
 /* The next message of a queue. Returns 1, 0 when there is none, or -1: the queue is broken. */
 static int next_message(struct p9_vqueue *q, struct p9_frame *f)
 {
-	static _Thread_local struct p9_vpiece pieces[P9_VQ_CHAIN_MAX];
-	struct p9_vchain in = { .max = P9_VQ_CHAIN_MAX, .piece = pieces };
+	static _Thread_local struct p9_vpiece pieces[PIECES_MAX];
+	struct p9_vchain in = { .v = pieces, .cap = PIECES_MAX };
 	struct p9_vhost *v = q->dev;
 	const char *why;
-	int rc = q->orphan < q->norphans ? p9_vdev_take(&q->ring, q->orphans[q->orphan++].head, &in) < 0 ? -1 : 1
+	int rc = q->orphan < q->norphans ? p9_vdev_take(&q->ring, q->orphans[q->orphan++].head, &in)
 					 : p9_vdev_pop(&q->ring, &in);
 	if (rc == 0) {
 		return 0;
@@ -386,13 +388,13 @@ static int drain_queue(struct p9_vhost *v, struct p9_vqueue *q)
 {
 	struct p9_link *l = &v->link;
 	struct p9_frame f;
-	for (unsigned i = 0; q->running && !q->ring.broken && !l->broken && !l->user->full(l); i++) {
+	for (unsigned i = 0; q->running && !q->ring.why && !l->broken && !l->user->full(l); i++) {
 		uint64_t one = 1;
 		if (i == TURN) { /* go on after the others: kicked by ourselves */
 			return q->kick.fd >= 0 && write(q->kick.fd, &one, sizeof(one)) < 0 ? 0 : 0;
 		}
 		int rc = next_message(q, &f);
-		if (rc == 0 && !p9_vdev_listen(&q->ring)) {
+		if (rc == 0 && !p9_vdev_wait(&q->ring)) {
 			return 0;
 		}
 		rc = rc > 0 ? l->user->frame(l, &f) : 0;
@@ -463,7 +465,7 @@ static void free_vhost(struct p9_link *l)
 	struct p9_vhost *v = VHOST(l);
 	v->draining = false;
 	while (v->chains) { /* of requests that will never be answered */
-		v->chains->q->ring.broken = true;
+		p9_vdev_stop(&v->chains->q->ring, "the link has ended");
 		give_back(v, v->chains, 0);
 	}
 	for (unsigned i = 0; i < v->nqueues; i++) {

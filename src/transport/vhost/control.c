@@ -24,7 +24,7 @@
 	(VU_P_MQ | VU_P_REPLY_ACK | VU_P_BACKEND_REQ | VU_P_CONFIG | VU_P_INFLIGHT_SHMFD | VU_P_RESET_DEVICE | \
 	 VU_P_CONFIGURE_MEM_SLOTS | VU_P_STATUS)
 #define FEATURES \
-	(P9_VIRTIO_F_MOUNT_TAG | P9_VIRTIO_F_INDIRECT_DESC | P9_VIRTIO_F_EVENT_IDX | VU_F_PROTOCOL_FEATURES | \
+	(P9_VIRTIO_9P_MOUNT_TAG | P9_VIRTIO_F_INDIRECT_DESC | P9_VIRTIO_F_EVENT_IDX | VU_F_PROTOCOL_FEATURES | \
 	 P9_VIRTIO_F_VERSION_1)
 #define STATUS_RESET 0
 
@@ -162,7 +162,7 @@ static int try_run(struct p9_vqueue *q)
 
 static int set_vring_num(struct p9_vqueue *q, uint32_t num)
 {
-	if (num == 0 || num > P9_VQ_NUM_MAX || (num & (num - 1)) != 0 || q->running) {
+	if (num == 0 || num > P9_VRING_NUM_MAX || (num & (num - 1)) != 0 || q->running) {
 		return -P9_EINVAL;
 	}
 	q->num = num;
@@ -292,7 +292,7 @@ static int get_inflight(struct p9_vhost *v)
 {
 	struct vu_inflight *i = &v->msg.inflight;
 	if (v->msg.head.size < sizeof(*i) || i->queues == 0 || i->queues > v->nqueues || i->num == 0 ||
-	    i->num > P9_VQ_NUM_MAX) {
+	    i->num > P9_VRING_NUM_MAX) {
 		i->mmap_size = 0;
 		send_message(v, sizeof(*i), -1);
 		return ANSWERED;

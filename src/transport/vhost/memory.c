@@ -32,10 +32,26 @@ static void region_put(struct p9_vregion *r)
 	free(r);
 }
 
+/* Where a guest address lies; *len becomes how much follows there. */
+static void *at(const struct p9_vspace *space, uint64_t guest, uint64_t *len)
+{
+	const struct p9_vmem *m = (const struct p9_vmem *)space;
+	for (unsigned i = 0; i < m->n; i++) {
+		const struct p9_vregion_desc *d = &m->r[i]->d;
+		if (guest >= d->guest && guest - d->guest < d->size) {
+			uint64_t left = d->size - (guest - d->guest);
+			*len = *len < left ? *len : left;
+			return m->r[i]->base + (guest - d->guest);
+		}
+	}
+	return NULL;
+}
+
 static struct p9_vmem *table(unsigned n)
 {
 	struct p9_vmem *m = calloc(1, sizeof(*m) + n * sizeof(m->r[0]));
 	if (m) {
+		m->space.at = at;
 		m->refs = 1;
 		m->n = n;
 	}
@@ -163,28 +179,6 @@ int p9_vmem_remove(const struct p9_vmem *m, const struct p9_vregion_desc *d, str
 	}
 	*out = t;
 	return 0;
-}
-
-int p9_vmem_map(void *arg, uint64_t guest, uint64_t len, struct p9_vpiece *out, unsigned max)
-{
-	const struct p9_vmem *m = arg;
-	unsigned n = 0;
-	while (len > 0) {
-		const struct p9_vregion *r = NULL;
-		for (unsigned i = 0; i < m->n && !r; i++) {
-			const struct p9_vregion_desc *d = &m->r[i]->d;
-			r = guest >= d->guest && guest - d->guest < d->size ? m->r[i] : NULL;
-		}
-		if (!r || n == max) {
-			return -1;
-		}
-		uint64_t at = guest - r->d.guest;
-		uint64_t k = len < r->d.size - at ? len : r->d.size - at;
-		out[n++] = (struct p9_vpiece){ r->base + at, (size_t)k };
-		guest += k;
-		len -= k;
-	}
-	return (int)n;
 }
 
 void *p9_vmem_user(const struct p9_vmem *m, uint64_t user, uint64_t len)

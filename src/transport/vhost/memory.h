@@ -20,6 +20,7 @@ struct p9_vregion_desc {
 };
 struct p9_vregion;
 struct p9_vmem {
+	struct p9_vspace space; /* first: for the rings */
 	unsigned refs, n;
 	struct p9_vregion *r[];
 };
@@ -33,8 +34,6 @@ void p9_vmem_put(struct p9_vmem *m);
 P9_MUST_USE int p9_vmem_add(const struct p9_vmem *m, const struct p9_vregion_desc *d, int fd, struct p9_vmem **out);
 /* A table like `m` without the region that has just these addresses; -P9_ENOENT when there is none. */
 P9_MUST_USE int p9_vmem_remove(const struct p9_vmem *m, const struct p9_vregion_desc *d, struct p9_vmem **out);
-/* Where guest addresses are; a p9_vmap with the table as its argument. */
-int p9_vmem_map(void *m, uint64_t guest, uint64_t len, struct p9_vpiece *out, unsigned max);
 /* Where the monitor's address is, if `len` bytes lie there in one piece; else NULL. */
 void *p9_vmem_user(const struct p9_vmem *m, uint64_t user, uint64_t len);
 /* Whether some of it has been taken away by shortening its file. */
