@@ -15,7 +15,7 @@ import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, "..", "system"))
+sys.path.append(os.path.join(HERE, "..", "system"))
 import common  # noqa: E402
 from common import P9d, Skip, check, equal, fresh, put, until  # noqa: E402,F401
 
