@@ -194,6 +194,13 @@ def verdict(row, cpu, ops, p99):
     return "" if not known else "PASS" if all(known) else "miss"
 
 
+def reach(row, result):
+    """Says of a row that misses against diod when the limit itself does: then no server could meet it here."""
+    best = ratio(row, "limit", "diod", speed(row))
+    below = result == "miss" and row.ops and best is not None and best < row.ops
+    return f"miss (limit/diod: {best:.1f})" if below else result
+
+
 def table_line(row):
     cpu = ratio(row, "p9d", "limit", cpu_of(row))
     ops = ratio(row, "p9d", "diod", speed(row))
@@ -204,7 +211,7 @@ def table_line(row):
              show(median(row, "diod", cpu_of(row))), show(cpu), f"≤ {row.cpu}" if row.cpu else "",
              show(median(row, "limit", speed(row)), 0) + unit, show(median(row, "p9d", speed(row)), 0) + unit,
              show(median(row, "diod", speed(row)), 0) + unit, show(ops), f"≥ {row.ops}" if row.ops else "",
-             show(p99), f"≤ {row.p99}" if row.p99 else "", result]
+             show(p99), f"≤ {row.p99}" if row.p99 else "", reach(row, result)]
     return [c if c.strip() != "MB/s" else "" for c in cells], result
 
 

@@ -61,7 +61,12 @@ static void submit(struct session *s, uint8_t choice)
 	r->open = true;
 	r->tag = (uint16_t)tag;
 	s->n++;
-	if (choice >= 0xc0) {
+	if (choice & 0x20) {
+		p9_engine_deadline(&s->e, (uint16_t)tag, 2 + choice % 7);
+	}
+	if (choice >= 0xe0) {
+		FZ_CHECK(p9_engine_flush(&s->e, (uint16_t)tag, NULL) != -P9_EINVAL, "cancel");
+	} else if (choice >= 0xc0) {
 		struct request *f = &s->r[s->n];
 		*f = (struct request){ .type = P9_Tflush };
 		int ftag = p9_engine_flush(&s->e, (uint16_t)tag, f);
@@ -105,6 +110,8 @@ static void take(struct session *s, const struct p9_reply *reply, const uint8_t 
 	fz_frame_print(&reply->msg, 400);
 	r->open = false;
 	s->answered++;
+	free(r->dst); /* ours again: nothing may be written to it */
+	r->dst = NULL;
 	if (r->type == P9_Tversion && reply->msg.type == P9_Rversion && !s->ready) {
 		s->ready = true;
 		for (unsigned i = 0; i < REQUESTS; i++) {
@@ -182,15 +189,19 @@ static void engine(const uint8_t *choices, uint8_t *data, size_t size)
 		FZ_CHECK(got > 0, "no room to receive");
 		p9_engine_in_ack(&s.e, got);
 		pos += got;
+		p9_engine_expire(&s.e, steps + 1, 1000);
 		while ((rc = p9_engine_next(&s.e, &reply)) == 1) {
 			take(&s, &reply, choices);
 		}
+		send_all(&s); /* the engine's own flushes and clunks */
 	}
 	FZ_CHECK(rc >= 0 || (p9_engine_error(&s.e)[0] && p9_engine_next(&s.e, &reply) == rc), "error %d does not stay",
 		 rc);
-	for (unsigned i = 0; i < s.n; i++) {
-		free(s.r[i].dst);
+	p9_engine_fail(&s.e, P9_EPIPE, "the end");
+	while (p9_engine_drain(&s.e, &reply)) {
+		take(&s, &reply, choices);
 	}
+	FZ_CHECK(s.answered == s.n && p9_engine_pending(&s.e) == 0, "%u of %u requests were told", s.answered, s.n);
 	free(mem);
 }
 

@@ -17,7 +17,7 @@ void fz_slow_set(unsigned n, unsigned e)
 	atomic_store(&every, e);
 }
 
-static int nap(struct p9_call *c)
+static int nap(struct p9_caller *c)
 {
 	unsigned e = atomic_load(&every), left = atomic_load(&naps);
 	if (e == 0 || left == 0 || atomic_fetch_add(&calls, 1) % e != 0) {
@@ -51,80 +51,84 @@ static int own_file(int rc, struct p9_file **f)
 	return rc;
 }
 
-#define NAP(ret, name, params, args)                             \
-	static ret slow_##name params                            \
-	{                                                        \
-		int tired = nap(c);                              \
-		return tired < 0 ? tired : p9_local.name args;   \
+#define NAP(ret, name, params, args) \
+	static ret slow_##name params \
+	{ \
+		int tired = nap(c); \
+		return tired < 0 ? tired : p9_local.name args; \
 	}
 
-static int slow_attach(struct p9_call *c, void *arg, struct p9_node **out)
+static int slow_attach(struct p9_caller *c, void *arg, struct p9_node **out)
 {
 	return own_node(p9_local.attach(c, arg, out), out);
 }
-static int slow_walk(struct p9_call *c, struct p9_node *n, const struct p9_strs *names, struct p9_qids *qids,
+static int slow_walk(struct p9_caller *c, struct p9_node *n, const struct p9_strs *names, struct p9_qids *qids,
 		     struct p9_node **out)
 {
 	int tired = nap(c);
 	*out = NULL;
 	return tired < 0 ? tired : own_node(p9_local.walk(c, n, names, qids, out), out);
 }
-static int slow_open(struct p9_call *c, struct p9_node *n, uint32_t flags, struct p9_file **out)
+static int slow_open(struct p9_caller *c, struct p9_node *n, uint32_t flags, struct p9_file **out)
 {
 	int tired = nap(c);
 	return tired < 0 ? tired : own_file(p9_local.open(c, n, flags, out), out);
 }
-static int slow_create(struct p9_call *c, struct p9_node *dir, const struct p9_tlcreate *m, struct p9_file **out)
+static int slow_create(struct p9_caller *c, struct p9_node *dir, const struct p9_tlcreate *m, struct p9_file **out)
 {
 	int tired = nap(c);
 	return tired < 0 ? tired : own_file(p9_local.create(c, dir, m, out), out);
 }
-static int slow_close(struct p9_call *c, struct p9_file *f)
+static int slow_close(struct p9_caller *c, struct p9_file *f)
 {
 	nap(NULL);
 	return p9_local.close(c, f);
 }
-NAP(int, getattr, (struct p9_call * c, struct p9_node *n, uint64_t mask, struct p9_rgetattr *out), (c, n, mask, out))
-NAP(int, setattr, (struct p9_call * c, struct p9_node *n, struct p9_file *f, const struct p9_tsetattr *a), (c, n, f, a))
-NAP(int, symlink, (struct p9_call * c, struct p9_node *d, const struct p9_tsymlink *m, struct p9_qid *q), (c, d, m, q))
-NAP(int, mkdir, (struct p9_call * c, struct p9_node *d, const struct p9_tmkdir *m, struct p9_qid *q), (c, d, m, q))
-NAP(int, link, (struct p9_call * c, struct p9_node *d, struct p9_node *n, struct p9_str s), (c, d, n, s))
-NAP(int, rename, (struct p9_call * c, struct p9_node *n, struct p9_node *d, struct p9_str s), (c, n, d, s))
-NAP(int, renameat, (struct p9_call * c, struct p9_node *a, struct p9_node *b, const struct p9_trenameat *m),
+NAP(int, getattr, (struct p9_caller * c, struct p9_node *n, uint64_t mask, struct p9_rgetattr *out), (c, n, mask, out))
+NAP(int, setattr, (struct p9_caller * c, struct p9_node *n, struct p9_file *f, const struct p9_tsetattr *a),
+    (c, n, f, a))
+NAP(int, symlink, (struct p9_caller * c, struct p9_node *d, const struct p9_tsymlink *m, struct p9_qid *q),
+    (c, d, m, q))
+NAP(int, mkdir, (struct p9_caller * c, struct p9_node *d, const struct p9_tmkdir *m, struct p9_qid *q), (c, d, m, q))
+NAP(int, link, (struct p9_caller * c, struct p9_node *d, struct p9_node *n, struct p9_str s), (c, d, n, s))
+NAP(int, rename, (struct p9_caller * c, struct p9_node *n, struct p9_node *d, struct p9_str s), (c, n, d, s))
+NAP(int, renameat, (struct p9_caller * c, struct p9_node *a, struct p9_node *b, const struct p9_trenameat *m),
     (c, a, b, m))
-NAP(int, unlinkat, (struct p9_call * c, struct p9_node *d, struct p9_str s, uint32_t flags), (c, d, s, flags))
-NAP(int, remove, (struct p9_call * c, struct p9_node *n), (c, n))
-NAP(int, readlink, (struct p9_call * c, struct p9_node *n, char *buf, size_t cap), (c, n, buf, cap))
-NAP(int, getxattr, (struct p9_call * c, struct p9_node *n, struct p9_str s, void *buf, size_t cap), (c, n, s, buf, cap))
-NAP(int, setxattr, (struct p9_call * c, struct p9_node *n, struct p9_str s, const void *v, size_t size, uint32_t flags),
+NAP(int, unlinkat, (struct p9_caller * c, struct p9_node *d, struct p9_str s, uint32_t flags), (c, d, s, flags))
+NAP(int, remove, (struct p9_caller * c, struct p9_node *n), (c, n))
+NAP(int, readlink, (struct p9_caller * c, struct p9_node *n, char *buf, size_t cap), (c, n, buf, cap))
+NAP(int, getxattr, (struct p9_caller * c, struct p9_node *n, struct p9_str s, void *buf, size_t cap),
+    (c, n, s, buf, cap))
+NAP(int, setxattr,
+    (struct p9_caller * c, struct p9_node *n, struct p9_str s, const void *v, size_t size, uint32_t flags),
     (c, n, s, v, size, flags))
-NAP(int, readdir, (struct p9_call * c, struct p9_file *f, uint64_t off, uint8_t *buf, uint32_t cap),
+NAP(int, readdir, (struct p9_caller * c, struct p9_file *f, uint64_t off, uint8_t *buf, uint32_t cap),
     (c, f, off, buf, cap))
-NAP(int64_t, write, (struct p9_call * c, struct p9_file *f, uint64_t off, const struct iovec *iov, int n),
+NAP(int64_t, write, (struct p9_caller * c, struct p9_file *f, uint64_t off, const struct iovec *iov, int n),
     (c, f, off, iov, n))
-NAP(int, fsync, (struct p9_call * c, struct p9_file *f, bool datasync), (c, f, datasync))
-NAP(int, lock, (struct p9_call * c, struct p9_file *f, const struct p9_lockreq *l), (c, f, l))
+NAP(int, fsync, (struct p9_caller * c, struct p9_file *f, bool datasync), (c, f, datasync))
+NAP(int, lock, (struct p9_caller * c, struct p9_file *f, const struct p9_lockreq *l), (c, f, l))
 
-static int slow_mknod(struct p9_call *c, struct p9_node *d, const struct p9_tmknod *m, struct p9_qid *q)
+static int slow_mknod(struct p9_caller *c, struct p9_node *d, const struct p9_tmknod *m, struct p9_qid *q)
 {
 	return p9_local.mknod(c, d, m, q);
 }
-static int slow_statfs(struct p9_call *c, struct p9_node *n, struct p9_rstatfs *out)
+static int slow_statfs(struct p9_caller *c, struct p9_node *n, struct p9_rstatfs *out)
 {
 	return p9_local.statfs(c, n, out);
 }
-static int64_t slow_read(struct p9_call *c, struct p9_file *f, uint64_t off, const struct iovec *iov, int n,
+static int64_t slow_read(struct p9_caller *c, struct p9_file *f, uint64_t off, const struct iovec *iov, int n,
 			 bool nowait)
 {
 	int tired = nowait ? 0 : nap(c);
 	return tired < 0 ? tired : p9_local.read(c, f, off, iov, n, nowait);
 }
 /* While calls sleep nothing is sure to be in memory: a read then leaves the loop. */
-static int64_t slow_ready(struct p9_call *c, struct p9_file *f, uint64_t off, uint32_t count)
+static int64_t slow_ready(struct p9_caller *c, struct p9_file *f, uint64_t off, uint32_t count)
 {
 	return atomic_load(&naps) ? -P9_EAGAIN : p9_local.ready(c, f, off, count);
 }
-static int slow_getlock(struct p9_call *c, struct p9_file *f, const struct p9_lockreq *l, struct p9_rgetlock *out,
+static int slow_getlock(struct p9_caller *c, struct p9_file *f, const struct p9_lockreq *l, struct p9_rgetlock *out,
 			char *client_id, size_t cap)
 {
 	return p9_local.getlock(c, f, l, out, client_id, cap);

@@ -6,7 +6,7 @@
 # Does nothing, fast, when all are there. Needs root or sudo only to install.
 set -u
 
-build="gcc libc6-dev meson ninja-build pkg-config python3"
+build="gcc libc6-dev meson ninja-build pkg-config python3 fuse3 libfuse3-dev"
 # What the kernel in QEMU needs, and what its tests call; the kernel itself is fetched by tests/guest/run.
 guest="qemu-system-x86 busybox-static cpio e2fsprogs acl attr util-linux procps"
 packages() {
@@ -16,9 +16,9 @@ packages() {
 	demo) echo "$build $guest" ;;
 	fuzz) echo "$build clang-14 libclang-rt-14-dev" ;;
 	sanitize) echo "$build libcmocka-dev diod attr acl" ;;
-	bench) echo "$build diod fuse3 libfuse3-dev bindfs sshfs openssh-server openssh-client git" ;;
+	bench) echo "$build diod bindfs sshfs openssh-server openssh-client git" ;;
 	check) echo "$build $guest $(packages fuzz) libcmocka-dev diod clang-format-14 clang-tidy-14 cppcheck" \
-		"mandoc strace fio bonnie++ stress-ng fuse3 libfuse3-dev dbench sqlite3 git make" ;;
+		"mandoc strace fio bonnie++ stress-ng dbench git make" ;;
 	*) return 1 ;;
 	esac
 }

@@ -22,8 +22,8 @@ ALLOWED = {
     "transport": "base virtio",
     "backend": "base",
     "p9d": "server transport backend base wire",
-    "p9": "client base engine wire",
-    "fuse": "client base engine wire",
+    "p9": "client mount base engine wire",
+    "mount": "base",
 }
 # Within these, parts never include each other; a part is a subdirectory or a file's stem. What stands here is common
 # to all parts of the directory.
@@ -34,8 +34,8 @@ PARTS = {
 # Built without a C library: only what every compiler brings, and string.h for memcpy and friends.
 FREESTANDING = ("wire", "engine", "virtio")
 FREESTANDING_HEADERS = ("stdbool.h", "stddef.h", "stdint.h", "stdarg.h", "limits.h", "string.h")
-# A connection is one loop's; threads and locks are made only here.
-THREADED = ("base", "backend", "p9d")
+# A connection is one loop's; threads and locks are made only here. The client has one thread when asked (p9_client_thread).
+THREADED = ("base", "backend", "client", "p9d")
 THREAD_HEADERS = ("pthread.h", "threads.h", "stdatomic.h")
 
 

@@ -27,7 +27,7 @@ struct p9_cred {
 };
 
 /* One call in progress. Lives on the stack of the thread that runs it. */
-struct p9_call {
+struct p9_caller {
 	const struct p9_cred *cred;
 	const void **ident;	    /* cell of this thread: the cred it has put on last; backends that switch keep it */
 	const _Atomic bool *cancel; /* true once the client has flushed: a call that is interrupted may then give up */
@@ -66,64 +66,64 @@ struct p9_lockreq {
 struct p9_backend {
 	const char *name;
 	/* Root of the tree `arg` (what the export was configured with). */
-	int (*attach)(struct p9_call *c, void *arg, struct p9_node **out);
+	int (*attach)(struct p9_caller *c, void *arg, struct p9_node **out);
 	/* Walks names (1..16). Returns 0 with qids->n names walked; *out is the node reached when that is all of them,
 	 * else NULL. An error only when the first name fails. Symbolic links are reached, never followed. */
-	int (*walk)(struct p9_call *c, struct p9_node *n, const struct p9_strs *names, struct p9_qids *qids,
+	int (*walk)(struct p9_caller *c, struct p9_node *n, const struct p9_strs *names, struct p9_qids *qids,
 		    struct p9_node **out);
 	/* Attributes of a node, open or not, linked or not. `valid` says which fields are true; mask may be ignored. */
-	int (*getattr)(struct p9_call *c, struct p9_node *n, uint64_t mask, struct p9_rgetattr *out);
+	int (*getattr)(struct p9_caller *c, struct p9_node *n, uint64_t mask, struct p9_rgetattr *out);
 	/* f is the open file of the fid, or NULL: a file that is open for writing can be truncated through it. */
-	int (*setattr)(struct p9_call *c, struct p9_node *n, struct p9_file *f, const struct p9_tsetattr *a);
+	int (*setattr)(struct p9_caller *c, struct p9_node *n, struct p9_file *f, const struct p9_tsetattr *a);
 	/* Figures of the file system that holds the node; bsize is never 0. */
-	int (*statfs)(struct p9_call *c, struct p9_node *n, struct p9_rstatfs *out);
+	int (*statfs)(struct p9_caller *c, struct p9_node *n, struct p9_rstatfs *out);
 	/* Opens a regular file or a directory; -P9_ELOOP for a link, -P9_ENXIO for anything else, at once. */
-	int (*open)(struct p9_call *c, struct p9_node *n, uint32_t flags, struct p9_file **out);
+	int (*open)(struct p9_caller *c, struct p9_node *n, uint32_t flags, struct p9_file **out);
 	/* Creates a regular file and opens it; when it exists and flags lack O_EXCL, opens it. */
-	int (*create)(struct p9_call *c, struct p9_node *dir, const struct p9_tlcreate *m, struct p9_file **out);
+	int (*create)(struct p9_caller *c, struct p9_node *dir, const struct p9_tlcreate *m, struct p9_file **out);
 	/* The text of the link is stored as it came and never followed. */
-	int (*symlink)(struct p9_call *c, struct p9_node *dir, const struct p9_tsymlink *m, struct p9_qid *out);
+	int (*symlink)(struct p9_caller *c, struct p9_node *dir, const struct p9_tsymlink *m, struct p9_qid *out);
 	/* A node of the type in m->mode; devices only where the export allows them (-P9_EPERM). */
-	int (*mknod)(struct p9_call *c, struct p9_node *dir, const struct p9_tmknod *m, struct p9_qid *out);
+	int (*mknod)(struct p9_caller *c, struct p9_node *dir, const struct p9_tmknod *m, struct p9_qid *out);
 	/* A directory; its group is m->gid where the kernel permits, as for all that is created. */
-	int (*mkdir)(struct p9_call *c, struct p9_node *dir, const struct p9_tmkdir *m, struct p9_qid *out);
+	int (*mkdir)(struct p9_caller *c, struct p9_node *dir, const struct p9_tmkdir *m, struct p9_qid *out);
 	/* A further name for n, in dir. */
-	int (*link)(struct p9_call *c, struct p9_node *dir, struct p9_node *n, struct p9_str name);
+	int (*link)(struct p9_caller *c, struct p9_node *dir, struct p9_node *n, struct p9_str name);
 	/* Moves the node by itself: -P9_ESTALE when it is no longer where it was found. */
-	int (*rename)(struct p9_call *c, struct p9_node *n, struct p9_node *dir, struct p9_str name);
+	int (*rename)(struct p9_caller *c, struct p9_node *n, struct p9_node *dir, struct p9_str name);
 	/* Moves an entry; from and to are of one export, else the server has said -P9_EXDEV. */
-	int (*renameat)(struct p9_call *c, struct p9_node *from, struct p9_node *to, const struct p9_trenameat *m);
+	int (*renameat)(struct p9_caller *c, struct p9_node *from, struct p9_node *to, const struct p9_trenameat *m);
 	/* Removes an entry; flags has P9_DOTL_AT_REMOVEDIR for a directory. */
-	int (*unlinkat)(struct p9_call *c, struct p9_node *dir, struct p9_str name, uint32_t flags);
+	int (*unlinkat)(struct p9_caller *c, struct p9_node *dir, struct p9_str name, uint32_t flags);
 	/* Removes the node by itself, as rename does. -P9_EBUSY for the root. */
-	int (*remove)(struct p9_call *c, struct p9_node *n);
+	int (*remove)(struct p9_caller *c, struct p9_node *n);
 	/* Returns the length of the text, at most P9_TARGETMAX. */
-	int (*readlink)(struct p9_call *c, struct p9_node *n, char *buf, size_t cap);
+	int (*readlink)(struct p9_caller *c, struct p9_node *n, char *buf, size_t cap);
 	/* Value, or list of names when name.len is 0. cap 0 asks for the size. Returns bytes, -P9_ERANGE if cap is less. */
-	int (*getxattr)(struct p9_call *c, struct p9_node *n, struct p9_str name, void *buf, size_t cap);
+	int (*getxattr)(struct p9_caller *c, struct p9_node *n, struct p9_str name, void *buf, size_t cap);
 	/* value NULL removes. */
-	int (*setxattr)(struct p9_call *c, struct p9_node *n, struct p9_str name, const void *value, size_t size,
+	int (*setxattr)(struct p9_caller *c, struct p9_node *n, struct p9_str name, const void *value, size_t size,
 			uint32_t flags);
 	/* Whole Rreaddir entries from `offset` on; returns bytes, 0 at the end, -P9_EINVAL if not even one fits. */
-	int (*readdir)(struct p9_call *c, struct p9_file *f, uint64_t offset, uint8_t *buf, uint32_t cap);
+	int (*readdir)(struct p9_caller *c, struct p9_file *f, uint64_t offset, uint8_t *buf, uint32_t cap);
 	/* With nowait: -P9_EAGAIN instead of waiting for a disk, when that can be told. */
-	int64_t (*read)(struct p9_call *c, struct p9_file *f, uint64_t offset, const struct iovec *iov, int niov,
+	int64_t (*read)(struct p9_caller *c, struct p9_file *f, uint64_t offset, const struct iovec *iov, int niov,
 			bool nowait);
-	int64_t (*write)(struct p9_call *c, struct p9_file *f, uint64_t offset, const struct iovec *iov, int niov);
+	int64_t (*write)(struct p9_caller *c, struct p9_file *f, uint64_t offset, const struct iovec *iov, int niov);
 	/* How many bytes from offset on are there at once, up to count, so that the kernel may send them itself; or
 	 * -P9_EAGAIN to go through read. */
-	int64_t (*ready)(struct p9_call *c, struct p9_file *f, uint64_t offset, uint32_t count);
+	int64_t (*ready)(struct p9_caller *c, struct p9_file *f, uint64_t offset, uint32_t count);
 	/* Reports write errors of the file since it was opened, as fsync(2). */
-	int (*fsync)(struct p9_call *c, struct p9_file *f, bool datasync);
+	int (*fsync)(struct p9_caller *c, struct p9_file *f, bool datasync);
 	/* Never wait: -P9_EAGAIN when another owner is in the way. */
-	int (*lock)(struct p9_call *c, struct p9_file *f, const struct p9_lockreq *l);
+	int (*lock)(struct p9_caller *c, struct p9_file *f, const struct p9_lockreq *l);
 	/* Who is in the way: out->type P9_LOCK_TYPE_UNLCK for nobody. out->client_id may point into client_id. */
-	int (*getlock)(struct p9_call *c, struct p9_file *f, const struct p9_lockreq *l, struct p9_rgetlock *out,
+	int (*getlock)(struct p9_caller *c, struct p9_file *f, const struct p9_lockreq *l, struct p9_rgetlock *out,
 		       char *client_id, size_t cap);
 	/* Releases what a session has taken through one fid. Returns how many ranges that were. */
 	int (*unlock_fid)(struct p9_file *f, const void *session, const void *fid);
 	/* Last reference gone. close may report a late write error; the file is freed all the same. */
-	int (*close)(struct p9_call *c, struct p9_file *f);
+	int (*close)(struct p9_caller *c, struct p9_file *f);
 	void (*free_node)(struct p9_node *n);
 };
 
@@ -144,7 +144,7 @@ static inline struct p9_file *p9_file_get(struct p9_file *f)
 	return f;
 }
 /* Returns what close returned, or 0. c may be NULL where nobody can be told. */
-static inline int p9_file_put(struct p9_call *c, struct p9_file *f)
+static inline int p9_file_put(struct p9_caller *c, struct p9_file *f)
 {
 	if (!f || atomic_fetch_sub_explicit(&f->refs, 1, memory_order_acq_rel) != 1) {
 		return 0;

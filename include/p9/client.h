@@ -33,7 +33,7 @@ struct p9_client_opts {
 	uint32_t uid;	   /* numeric user; P9_NONUNAME when only uname counts */
 	uint32_t msize;	   /* largest message to offer; 0 for 1 MiB */
 	uint16_t depth;	   /* requests in flight; 0 for 64 */
-	int timeout_ms;	   /* how long the server may be silent while requests wait; past it the link ends; 0 for ever */
+	int timeout_ms; /* how long the server may be silent while requests wait; past it the link ends; 0 for ever */
 };
 
 /* ---- life ---- */

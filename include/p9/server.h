@@ -44,7 +44,9 @@ struct p9_peer {
 	enum { P9_PEER_UNIX, P9_PEER_TCP, P9_PEER_FD } kind;
 	bool known; /* uid, gid, pid are the kernel's word (SO_PEERCRED) */
 	uint32_t uid, gid, pid;
-	char text[96]; /* for log lines */
+	char text[96];	    /* for log lines */
+	bool remote;	    /* comes over a network, from: */
+	uint8_t source[16]; /* an IPv6 /64, or a mapped IPv4 address */
 };
 
 P9_MUST_USE int p9_server_new(const struct p9_server_config *conf, struct p9_server **out);
@@ -54,7 +56,8 @@ struct p9_loop *p9_server_loop(struct p9_server *srv, unsigned i);
 /* Makes the list of exports and starts the threads. */
 P9_MUST_USE int p9_server_start(struct p9_server *srv);
 /* Takes a connected pair of descriptors over (the same number twice for a socket). On loop 0 or before start. When
- * there are too many connections they are closed at once and -P9_EMFILE returned. */
+ * there are too many connections they are closed at once and -P9_EMFILE returned; when only this source has too many,
+ * -P9_EBUSY, or -P9_EAGAIN when that was said less than a minute ago. */
 P9_MUST_USE int p9_server_accept(struct p9_server *srv, p9_link_make *make, int in, int out,
 				 const struct p9_peer *peer);
 /* Number of connections now. Any thread. */

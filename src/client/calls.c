@@ -21,13 +21,17 @@ static int call(struct p9_client *c, struct p9_msg *t, struct p9_msg *r)
 
 int p9_client_fid(struct p9_client *c, uint32_t *fid)
 {
+	p9_client_enter(c);
 	int rc = c->mem ? p9_engine_fid_get(&c->engine, fid) : -P9_ENOTCONN;
+	p9_client_leave(c);
 	return rc < 0 ? p9_client_set_error(c, rc) : 0;
 }
 
 void p9_client_fid_unused(struct p9_client *c, uint32_t fid)
 {
+	p9_client_enter(c);
 	p9_engine_fid_put(&c->engine, fid);
+	p9_client_leave(c);
 }
 
 int p9_client_clone(struct p9_client *c, uint32_t fid, uint32_t *newfid)
@@ -252,11 +256,11 @@ ssize_t p9_client_xattr_get(struct p9_client *c, uint32_t fid, const char *name,
 	if (n >= 0 && (uint64_t)n < size) {
 		n = p9_client_set_error(c, P9_EIO); /* it shrank in between, or the server lies */
 	}
-	char keep[sizeof(c->error)];
-	memcpy(keep, c->error, sizeof(keep));
+	char keep[P9_CLIENT_TEXT];
+	memcpy(keep, p9_client_text(c), sizeof(keep));
 	p9_client_clunk(c, newfid);
 	if (n < 0 && !p9_client_dead(c)) {
-		memcpy(c->error, keep, sizeof(keep));
+		memcpy(p9_client_text(c), keep, sizeof(keep));
 	}
 	return n;
 }
@@ -287,10 +291,10 @@ int p9_client_xattr_set(struct p9_client *c, uint32_t fid, const char *name, con
 	rc = call(c, &t, NULL);
 	rc = rc < 0 ? rc : write_all(c, f, value);
 	if (rc < 0) {
-		char keep[sizeof(c->error)];
-		memcpy(keep, c->error, sizeof(keep));
+		char keep[P9_CLIENT_TEXT];
+		memcpy(keep, p9_client_text(c), sizeof(keep));
 		p9_client_clunk(c, f);
-		memcpy(c->error, keep, sizeof(keep));
+		memcpy(p9_client_text(c), keep, sizeof(keep));
 		return rc;
 	}
 	return p9_client_clunk(c, f); /* this is what sets it */

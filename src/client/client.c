@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* client.c - the handle: connecting, the session's beginning and end, requests and callbacks.
+/* client.c - the handle: connecting, the session's beginning and end, and the texts of errors.
  *
- * Everything that a program does with a server goes through p9_client_send() and p9_client_step(); the functions that
- * block are the same with a callback of their own. link.c moves the bytes, src/engine/ judges them.
- * Must stay true: callbacks run only inside p9_client_step(), one after the other; after the link's end none runs.
+ * requests.c has what happens in between, link.c moves the bytes, src/engine/ judges them.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +19,7 @@ struct p9_client *p9_client_new(void)
 {
 	struct p9_client *c = calloc(1, sizeof(*c));
 	if (c) {
-		c->in = c->out = c->out_flags = -1;
+		c->in = c->out = c->out_flags = c->bell = -1;
 	}
 	return c;
 }
@@ -31,6 +29,7 @@ void p9_client_free(struct p9_client *c)
 	if (!c) {
 		return;
 	}
+	p9_client_thread_end(c);
 	if (c->out_flags >= 0) {
 		fcntl(c->out, F_SETFL, c->out_flags);
 	}
@@ -44,28 +43,38 @@ void p9_client_free(struct p9_client *c)
 	free(c);
 }
 
+char *p9_client_text(const struct p9_client *c)
+{
+	static _Thread_local char mine[P9_CLIENT_TEXT];
+	return c->threaded ? mine : (char *)(uintptr_t)c->error;
+}
+
 int p9_client_set_error(struct p9_client *c, int ecode)
 {
 	uint32_t e = (uint32_t)(ecode < 0 ? -ecode : ecode);
-	snprintf(c->error, sizeof(c->error), "%s (%s)", p9_error_text(e), p9_error_name(e));
+	snprintf(p9_client_text(c), P9_CLIENT_TEXT, "%s (%s)", p9_error_text(e), p9_error_name(e));
 	return -(int)e;
 }
 
 int p9_client_link_error(struct p9_client *c)
 {
 	int rc = c->engine.error;
-	snprintf(c->error, sizeof(c->error), "%s: %s (%s)", c->peer, p9_engine_error(&c->engine),
+	snprintf(p9_client_text(c), P9_CLIENT_TEXT, "%s: %s (%s)", c->peer, p9_engine_error(&c->engine),
 		 p9_error_name((uint32_t)-rc));
 	return rc;
 }
 
 const char *p9_client_error(const struct p9_client *c)
 {
-	return c->error;
+	return p9_client_text(c);
 }
 bool p9_client_dead(const struct p9_client *c)
 {
-	return !c->mem || c->engine.error != 0;
+	struct p9_client *lock = (struct p9_client *)(uintptr_t)c;
+	p9_client_enter(lock);
+	bool dead = !c->mem || c->engine.error != 0;
+	p9_client_leave(lock);
+	return dead;
 }
 uint32_t p9_client_root(const struct p9_client *c)
 {
@@ -80,78 +89,6 @@ uint32_t p9_client_iosize(const struct p9_client *c, uint32_t iounit)
 {
 	uint32_t most = c->engine.msize - P9_IOHDRSZ;
 	return iounit >= P9_MSIZE_MIN && iounit < most ? iounit : most; /* an iounit that makes no sense is no hint */
-}
-
-unsigned p9_client_room(const struct p9_client *c)
-{
-	return p9_engine_room(&c->engine);
-}
-unsigned p9_client_pending(const struct p9_client *c)
-{
-	return p9_engine_pending(&c->engine);
-}
-
-int p9_client_send(struct p9_client *c, struct p9_msg *msg, void *dst, struct p9_call *call)
-{
-	int rc = c->mem ? p9_engine_submit(&c->engine, msg, dst, call) : -P9_ENOTCONN;
-	if (rc < 0 && c->mem && c->engine.error) {
-		return p9_client_link_error(c);
-	}
-	return rc < 0 ? p9_client_set_error(c, rc) : rc;
-}
-
-int p9_client_step(struct p9_client *c)
-{
-	struct p9_reply r;
-	int ran = 0, rc;
-	for (;;) {
-		while ((rc = p9_engine_next(&c->engine, &r)) > 0) {
-			struct p9_call *call = r.user;
-			call->done(call, &r.msg);
-			ran++;
-		}
-		if (rc < 0) {
-			return p9_client_link_error(c);
-		}
-		if (ran || p9_engine_pending(&c->engine) == 0) {
-			return ran;
-		}
-		rc = p9_client_move(c);
-		if (rc <= 0) {
-			return rc < 0 ? p9_client_link_error(c) : 0;
-		}
-	}
-}
-
-struct sync {
-	struct p9_call call;
-	struct p9_msg *reply;
-	bool done;
-};
-
-static void sync_done(struct p9_call *call, const struct p9_msg *reply)
-{
-	struct sync *s = (struct sync *)call;
-	*s->reply = *reply;
-	s->done = true;
-}
-
-int p9_client_call(struct p9_client *c, struct p9_msg *msg, void *dst, struct p9_msg *reply)
-{
-	struct p9_msg mine;
-	struct sync s = { { sync_done }, reply ? reply : &mine, false };
-	int rc = p9_client_send(c, msg, dst, &s.call);
-	while (rc == -P9_EAGAIN) {
-		rc = p9_client_step(c);
-		rc = rc < 0 ? rc : p9_client_send(c, msg, dst, &s.call);
-	}
-	while (rc >= 0 && !s.done) {
-		rc = p9_client_step(c);
-	}
-	if (rc < 0) {
-		return rc;
-	}
-	return s.reply->type == P9_Rlerror ? p9_client_set_error(c, (int)s.reply->rlerror.ecode) : 0;
 }
 
 static struct p9_str str(const char *s)
@@ -224,8 +161,8 @@ int p9_client_dial(struct p9_client *c, const char *addr, const struct p9_client
 {
 	struct p9_addr a;
 	int in = -1, out = -1;
-	int rc = p9_addr_parse(&a, addr, c->error, sizeof(c->error));
-	rc = rc < 0 ? rc : p9_addr_connect(&a, &in, &out, c->error, sizeof(c->error));
+	int rc = p9_addr_parse(&a, addr, p9_client_text(c), P9_CLIENT_TEXT);
+	rc = rc < 0 ? rc : p9_addr_connect(&a, &in, &out, p9_client_text(c), P9_CLIENT_TEXT);
 	if (rc < 0) {
 		return rc;
 	}

@@ -2,8 +2,11 @@
 /* internal.h - the client handle, for the files of src/client/ alone. */
 #ifndef P9_CLIENT_INTERNAL_H
 #define P9_CLIENT_INTERNAL_H
+#include <pthread.h>
 #include "engine/engine.h"
 #include "p9/client.h"
+
+#define P9_CLIENT_TEXT 512
 
 struct p9_client {
 	struct p9_engine engine;
@@ -13,16 +16,38 @@ struct p9_client {
 	int out_flags; /* of a descriptor that is no socket, to be put back; -1 for none */
 	int timeout_ms;
 	uint32_t root;
+	unsigned npatient;    /* requests in flight whose waiting does not count as the server's silence */
+	uint64_t heard;	      /* ms: when bytes last came, or something began to be waited for */
+	pthread_mutex_t lock; /* recursive; taken only when there is a thread */
+	pthread_cond_t news;  /* callbacks have run */
+	pthread_t thread;
+	bool threaded, ending;
+	int bell;	/* eventfd that wakes the thread; -1 without */
 	char peer[128]; /* for the texts of link errors */
-	char error[512];
+	char error[P9_CLIENT_TEXT];
 };
 
 /* link.c */
-/* Sends and receives once; waits when nothing is there. Returns 1, 0 after a signal, or the link's error. */
-P9_MUST_USE int p9_client_move(struct p9_client *c);
+enum { P9_PUSH_ALL, P9_PUSH_PART, P9_PUSH_CLOSED };
+/* Sends what waits. Returns P9_PUSH_ALL when all went, P9_PUSH_PART when the descriptor takes no more now,
+ * P9_PUSH_CLOSED when nobody reads any more (but something may wait to be read), or the link's error. */
+P9_MUST_USE int p9_client_push(struct p9_client *c);
+/* Receives once; `wait` may only be asked of a socket. Returns 1, 0 with errno EINTR or EAGAIN, or the link's error. */
+P9_MUST_USE int p9_client_pull(struct p9_client *c, bool wait);
+/* requests.c */
+/* Milliseconds of a clock that is never 0. */
+uint64_t p9_client_now(void);
+/* With a thread: from here to p9_client_leave() no other thread is in a function of the handle. May be nested. */
+void p9_client_enter(struct p9_client *c);
+void p9_client_leave(struct p9_client *c);
+/* Lets requests go on until *flag, which a callback sets under the lock. Returns 0, or the link's error. */
+P9_MUST_USE int p9_client_await(struct p9_client *c, const bool *flag);
+void p9_client_thread_end(struct p9_client *c);
 /* client.c */
 /* Sets the text for an error number and returns -ecode; ecode may have either sign. */
 int p9_client_set_error(struct p9_client *c, int ecode);
+/* Where the text of the last error is: the handle's, or with a thread the calling thread's. P9_CLIENT_TEXT bytes. */
+char *p9_client_text(const struct p9_client *c);
 /* Sets the text for the link's end and returns its code. */
 int p9_client_link_error(struct p9_client *c);
 

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* link.c - the engine's bytes over two descriptors.
  *
- * Called by p9_client_step() when no reply is complete. Never blocks in a write: a server that has filled our socket
+ * Called by requests.c, which also does the waiting. Never blocks in a write: a server that has filled our socket
  * with replies may itself be waiting for us to read. Payload goes from the caller's memory to the socket, and from the
  * socket into the caller's memory, by one sendmsg() or recvmsg() together with the heads around it.
  */
 #include <errno.h>
-#include <poll.h>
-#include <stdio.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -27,11 +25,7 @@ static bool not_now(int e)
 	return e == EAGAIN || e == EWOULDBLOCK || e == EINTR;
 }
 
-enum { PUSH_ALL, PUSH_PART, PUSH_CLOSED };
-
-/* Sends what waits. Returns PUSH_ALL when all went, PUSH_PART when the descriptor takes no more now, PUSH_CLOSED when
- * nobody reads any more (but something may wait to be read), or the link's error. */
-static int push(struct p9_client *c)
+int p9_client_push(struct p9_client *c)
 {
 	for (;;) {
 		struct p9_engine_iov v[PIECES];
@@ -43,28 +37,28 @@ static int push(struct p9_client *c)
 			want += v[i].len;
 		}
 		if (n == 0) {
-			return PUSH_ALL;
+			return P9_PUSH_ALL;
 		}
 		struct msghdr mh = { .msg_iov = iov, .msg_iovlen = n };
 		ssize_t k =
 			c->out_socket ? sendmsg(c->out, &mh, MSG_NOSIGNAL | MSG_DONTWAIT) : writev(c->out, iov, (int)n);
 		if (k < 0 && not_now(errno)) {
-			return PUSH_PART;
+			return P9_PUSH_PART;
 		}
 		if (k < 0 && (errno == EPIPE || errno == ECONNRESET)) {
-			return PUSH_CLOSED;
+			return P9_PUSH_CLOSED;
 		}
 		if (k < 0) {
 			return fail_errno(c, errno);
 		}
 		p9_engine_out_ack(&c->engine, (size_t)k);
 		if ((size_t)k < want) {
-			return PUSH_PART;
+			return P9_PUSH_PART;
 		}
 	}
 }
 
-static int pull(struct p9_client *c)
+int p9_client_pull(struct p9_client *c, bool wait)
 {
 	struct p9_engine_iov v[2];
 	struct iovec iov[2];
@@ -73,7 +67,7 @@ static int pull(struct p9_client *c)
 		iov[i] = (struct iovec){ v[i].p, v[i].len };
 	}
 	struct msghdr mh = { .msg_iov = iov, .msg_iovlen = n };
-	ssize_t k = c->in_socket ? recvmsg(c->in, &mh, MSG_DONTWAIT) : readv(c->in, iov, (int)n);
+	ssize_t k = c->in_socket ? recvmsg(c->in, &mh, wait ? 0 : MSG_DONTWAIT) : readv(c->in, iov, (int)n);
 	if (k < 0 && not_now(errno)) {
 		return 0;
 	}
@@ -85,29 +79,4 @@ static int pull(struct p9_client *c)
 	}
 	p9_engine_in_ack(&c->engine, (size_t)k);
 	return 1;
-}
-
-static int timed_out(struct p9_client *c)
-{
-	char text[80];
-	snprintf(text, sizeof(text), "the server did not answer for %d s", c->timeout_ms / 1000);
-	return p9_engine_fail(&c->engine, P9_ETIMEDOUT, text);
-}
-
-int p9_client_move(struct p9_client *c)
-{
-	int sent = push(c);
-	if (sent < 0) {
-		return sent;
-	}
-	struct pollfd p[2] = { { c->in, POLLIN, 0 }, { c->out, POLLOUT, 0 } };
-	int patience = c->timeout_ms ? c->timeout_ms : -1;
-	int n = poll(p, sent == PUSH_PART ? 2 : 1, sent == PUSH_CLOSED ? 0 : patience);
-	if (n < 0) {
-		return errno == EINTR ? 0 : fail_errno(c, errno);
-	}
-	if (n == 0) {
-		return sent == PUSH_CLOSED ? fail_errno(c, EPIPE) : timed_out(c);
-	}
-	return p[0].revents ? pull(c) : 1;
 }

@@ -10,7 +10,7 @@
 #include "engine/engine.h"
 #include "wire/cursor.h"
 
-#define HEAD_TYPICAL 4608u	 /* head of a Twalk with 16 names of 255 bytes, or a Tsymlink, with room to spare */
+#define HEAD_TYPICAL 4608u	   /* head of a Twalk with 16 names of 255 bytes, or a Tsymlink, with room to spare */
 #define HEAD_LARGEST (136u * 1024) /* a Tattach with two strings of 65535 bytes */
 
 static uint32_t out_size(const struct p9_engine_conf *c)
@@ -54,6 +54,7 @@ int p9_engine_init(struct p9_engine *e, const struct p9_engine_conf *c, void *me
 	e->msize = c->msize;
 	e->out_size = out_size(c);
 	e->cancelled = P9_NOTAG;
+	e->next_due = UINT64_MAX;
 	e->slots = (struct p9_slot *)carve(&p, ((size_t)c->ntags + 1) * sizeof(struct p9_slot));
 	e->pays = (struct p9_pay *)carve(&p, c->ntags * sizeof(struct p9_pay));
 	e->fids = (uint64_t *)carve(&p, fid_words(c) * sizeof(uint64_t));
@@ -77,7 +78,7 @@ unsigned p9_engine_room(const struct p9_engine *e)
 
 unsigned p9_engine_pending(const struct p9_engine *e)
 {
-	return (unsigned)(e->ntags - e->nfree) + (e->slots[e->ntags].state != P9_SLOT_FREE);
+	return (unsigned)(e->ntags - e->nfree - e->nquiet) + (e->slots[e->ntags].state != P9_SLOT_FREE);
 }
 
 static struct p9_data *payload_of(struct p9_msg *msg)
@@ -211,13 +212,16 @@ int p9_engine_submit(struct p9_engine *e, struct p9_msg *msg, void *dst, void *u
 int p9_engine_flush(struct p9_engine *e, uint16_t tag, void *user)
 {
 	struct p9_slot *old = &e->slots[tag];
-	if (tag >= e->ntags || old->state == P9_SLOT_FREE) {
+	if (e->error || tag >= e->ntags || old->state == P9_SLOT_FREE) {
 		return e->error ? e->error : -P9_EINVAL;
 	}
 	struct p9_msg msg = { .type = P9_Tflush, .tflush = { .oldtag = tag } };
 	int rc = p9_engine_submit(e, &msg, NULL, user);
 	if (rc >= 0) {
 		old->flushes++;
+		if (!user) {
+			p9_engine_mute(e, &e->slots[rc]);
+		}
 	}
 	return rc;
 }

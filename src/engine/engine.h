@@ -23,7 +23,13 @@ struct p9_engine_conf {
 	uint16_t ntags;	   /* requests in flight, Tversion and Tflush included */
 };
 
-enum p9_slot_state { P9_SLOT_FREE, P9_SLOT_SENT, P9_SLOT_ANSWERED }; /* answered: its tag waits for an Rflush */
+enum p9_slot_state {
+	P9_SLOT_FREE,
+	P9_SLOT_SENT,
+	P9_SLOT_ANSWERED, /* its tag waits for an Rflush */
+	P9_SLOT_OVERDUE,  /* its deadline has passed, its owner is still to be told */
+	P9_SLOT_ABANDONED /* nobody waits for the reply, but it may come */
+};
 
 /* A request in flight; its number is the tag. */
 struct p9_slot {
@@ -31,12 +37,16 @@ struct p9_slot {
 	uint8_t *dst;	  /* where the payload of Rread and Rreaddir goes */
 	uint64_t out_end; /* position in the stream of requests behind this one's last byte */
 	uint64_t cookie;  /* offset of a Treaddir */
+	uint64_t due;	  /* deadline; 0 for none */
 	uint32_t asked;	  /* count of Tread, Treaddir, Twrite; nwname of Twalk; msize of Tversion */
 	uint32_t fid;	  /* fid that a reply makes (Twalk, Tattach...) or ends (Tclunk, Tremove) */
 	uint16_t next;	  /* free list */
 	uint16_t oldtag;  /* Tflush: what it cancels */
 	uint16_t flushes; /* Tflush requests in flight that name this tag */
 	uint8_t type, state;
+	bool quiet;  /* its reply is handed to nobody: the engine's own, abandoned, or answered */
+	bool gone;   /* OVERDUE while its payload was arriving: nothing more will come */
+	bool orphan; /* the fid that it made has no owner: clunk it when the tag is free again */
 };
 
 /* A payload of the caller's that goes out when the stream of heads has reached `at`. */
@@ -51,8 +61,9 @@ struct p9_engine_iov {
 	size_t len;
 };
 
-/* A reply. `msg` and what it points to are valid until the next p9_engine_next() or p9_engine_in(). When a flush
- * cancelled a request, its msg is an Rlerror with ECANCELED that no server sent. */
+/* A reply. `msg` and what it points to are valid until the next p9_engine_next() or p9_engine_in(). Some are Rlerrors
+ * that no server sent: ECANCELED for a request that a flush cancelled, ETIMEDOUT past its deadline, and the link's error
+ * from p9_engine_drain(). */
 struct p9_reply {
 	void *user;
 	struct p9_msg msg;
@@ -78,6 +89,12 @@ struct p9_engine {
 	struct p9_slot *bulk;
 	struct p9_msg bulk_msg;
 	uint32_t bulk_have;
+	uint32_t skip;	       /* bytes to come of a payload that nobody waits for */
+	uint64_t next_due;     /* no deadline is earlier; UINT64_MAX for none at all */
+	uint64_t heard_at;     /* when p9_engine_expire() last saw that bytes had come */
+	bool heard;	       /* bytes have come since */
+	uint16_t noverdue;     /* slots that are OVERDUE */
+	uint16_t nquiet;       /* slots in use that are quiet */
 	uint16_t cancelled;    /* slot whose Rflush came before any reply; P9_NOTAG for none */
 	struct p9_reply flush; /* that Rflush, to be handed out next */
 	bool ready;	       /* Rversion is through */
@@ -100,9 +117,24 @@ unsigned p9_engine_pending(const struct p9_engine *e);
  * Returns the tag; -P9_EAGAIN when every tag is in use or heads fill the output buffer; -P9_EMSGSIZE for a message
  * above msize, or whose reply could be; -P9_EINVAL for what the engine does not send; or the link's error. */
 P9_MUST_USE int p9_engine_submit(struct p9_engine *e, struct p9_msg *msg, void *dst, void *user);
-/* Cancels a request: Tflush. Its own reply carries `user`. Until then the tag is not used again.
- * Returns as p9_engine_submit(), or -P9_EINVAL when the tag is not in flight. */
+/* Cancels a request: Tflush. Its own reply carries `user`; with `user` NULL it is handed to nobody. Until then the tag
+ * is not used again. Returns as p9_engine_submit(), or -P9_EINVAL when the tag is not in flight. */
 P9_MUST_USE int p9_engine_flush(struct p9_engine *e, uint16_t tag, void *user);
+
+/* Time is any clock that the caller likes, in one unit that it likes, never 0. */
+/* Gives a request in flight a deadline; 0 takes it away. */
+void p9_engine_deadline(struct p9_engine *e, uint16_t tag, uint64_t due);
+/* Tells the time. A request whose deadline has passed is answered by ETIMEDOUT (p9_engine_next()), the server is sent a
+ * Tflush, and what it answers late is thrown away; a fid that it makes late is clunked. When it says nothing at all for
+ * `grace` after a deadline, or has not even taken a Twrite's payload in by then, the link has failed. Returns the time
+ * of the next call that is needed, UINT64_MAX for none. */
+uint64_t p9_engine_expire(struct p9_engine *e, uint64_t now, uint64_t grace);
+/* After the link's end: hands out, once for each request in flight, an Rlerror with the link's error. Returns 1, or 0
+ * when all have been told. */
+P9_MUST_USE int p9_engine_drain(struct p9_engine *e, struct p9_reply *reply);
+/* After the end and the draining: as after init, so that a new link can begin with a Tversion; fids stay in use.
+ * `msize` is what to offer, at most what init was told. */
+void p9_engine_restart(struct p9_engine *e, uint32_t msize);
 
 /* What is to be sent next: up to `max` pieces. Returns how many; 0 when nothing waits. */
 unsigned p9_engine_out(const struct p9_engine *e, struct p9_engine_iov *v, unsigned max);
@@ -134,5 +166,13 @@ const char *p9_engine_check(const struct p9_slot *s, const struct p9_msg *r);
 const char *p9_engine_check_entries(const struct p9_slot *s, const struct p9_data *d);
 struct p9_slot *p9_engine_slot_get(struct p9_engine *e, uint8_t type);
 void p9_engine_slot_put(struct p9_engine *e, struct p9_slot *s);
+/* Frees a slot whose reply has come, or lets it wait for the flushes that name it. */
+void p9_engine_release(struct p9_engine *e, struct p9_slot *s);
+/* Nobody waits for this request any more. */
+void p9_engine_mute(struct p9_engine *e, struct p9_slot *s);
+/* Fids come and go with replies; see p9_engine_fid_get(). */
+void p9_engine_settle_fid(struct p9_engine *e, struct p9_slot *s, uint8_t rtype);
+/* Hands out one overdue request. Returns 1 or 0. */
+int p9_engine_next_overdue(struct p9_engine *e, struct p9_reply *out);
 
 #endif

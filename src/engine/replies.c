@@ -10,6 +10,8 @@
 #include "engine/engine.h"
 #include "wire/cursor.h"
 
+#define AGAIN 2 /* a frame was dealt with that nobody waits for */
+
 int p9_engine_fail(struct p9_engine *e, int ecode, const char *text)
 {
 	if (!e->error) {
@@ -83,6 +85,7 @@ void p9_engine_in_ack(struct p9_engine *e, size_t n)
 		n -= step;
 	}
 	e->in_len += (uint32_t)n;
+	e->heard = true;
 }
 
 static struct p9_slot *slot_of(struct p9_engine *e, uint16_t tag)
@@ -91,17 +94,8 @@ static struct p9_slot *slot_of(struct p9_engine *e, uint16_t tag)
 		return NULL;
 	}
 	struct p9_slot *s = &e->slots[tag == P9_NOTAG ? e->ntags : tag];
-	return s->state == P9_SLOT_SENT && s->out_end <= e->sent ? s : NULL;
-}
-
-/* Fids come and go with replies; see p9_engine_fid_get(). */
-static void settle_fid(struct p9_engine *e, const struct p9_slot *s, const struct p9_msg *r)
-{
-	bool ends = (s->type == P9_Tclunk || s->type == P9_Tremove) && e->cancelled == P9_NOTAG;
-	bool makes = s->type != P9_Tclunk && s->type != P9_Tremove;
-	if (s->fid != P9_NOFID && (ends || (makes && r->type == P9_Rlerror))) {
-		p9_engine_fid_put(e, s->fid);
-	}
+	bool open = s->state == P9_SLOT_SENT || s->state == P9_SLOT_ABANDONED;
+	return open && s->out_end <= e->sent ? s : NULL;
 }
 
 static int take_version(struct p9_engine *e, const struct p9_slot *s, const struct p9_msg *r)
@@ -124,30 +118,27 @@ static void settle_flush(struct p9_engine *e, const struct p9_slot *flush, const
 	struct p9_slot *old = &e->slots[flush->oldtag];
 	old->flushes--;
 	if (old->state == P9_SLOT_ANSWERED && old->flushes == 0) {
-		p9_engine_slot_put(e, old);
-	} else if (old->state == P9_SLOT_SENT && r->type == P9_Rflush) {
+		p9_engine_release(e, old);
+	} else if (old->state != P9_SLOT_ANSWERED && r->type == P9_Rflush) {
 		e->cancelled = flush->oldtag;
 	}
 }
 
-/* Hands a reply out and lets go of the slot. */
+/* Hands a reply out and lets go of the slot. Returns 1, AGAIN when nobody wants it, or the link's error. */
 static int finish(struct p9_engine *e, struct p9_slot *s, struct p9_reply *out)
 {
 	int rc = s->type == P9_Tversion ? take_version(e, s, &out->msg) : 0;
+	bool quiet = s->quiet;
 	if (rc < 0) {
 		return rc;
 	}
 	out->user = s->user;
-	settle_fid(e, s, &out->msg);
+	p9_engine_settle_fid(e, s, out->msg.type);
 	if (s->type == P9_Tflush) {
 		settle_flush(e, s, &out->msg);
 	}
-	if (s->flushes) {
-		s->state = P9_SLOT_ANSWERED;
-	} else {
-		p9_engine_slot_put(e, s);
-	}
-	return 1;
+	p9_engine_release(e, s);
+	return quiet ? AGAIN : 1;
 }
 
 /* A request whose Rflush came first will never be answered: say so to its owner, before the flush's own reply. */
@@ -157,11 +148,20 @@ static int finish_flush(struct p9_engine *e, struct p9_slot *s, struct p9_reply 
 	if (rc < 0 || e->cancelled == P9_NOTAG) {
 		return rc;
 	}
-	struct p9_slot *old = &e->slots[e->cancelled];
-	struct p9_msg cancel = { .type = P9_Rlerror, .tag = e->cancelled, .rlerror = { .ecode = P9_ECANCELED } };
-	e->flush = *out;
-	out->msg = cancel;
-	return finish(e, old, out);
+	struct p9_reply flush = *out;
+	bool tell_flush = rc == 1;
+	out->msg = (struct p9_msg){ .type = P9_Rlerror, .tag = e->cancelled, .rlerror = { .ecode = P9_ECANCELED } };
+	rc = finish(e, &e->slots[e->cancelled], out);
+	if (tell_flush && rc == 1) {
+		e->flush = flush;
+		return 1;
+	}
+	e->cancelled = P9_NOTAG;
+	if (tell_flush) {
+		*out = flush;
+		return 1;
+	}
+	return rc;
 }
 
 static int next_bulk(struct p9_engine *e, struct p9_reply *out)
@@ -195,6 +195,11 @@ static int begin_bulk(struct p9_engine *e, struct p9_slot *s, uint32_t size, uin
 		return p9_engine_breach(e, why, s, m);
 	}
 	uint32_t n = m->rread.data.len;
+	if (s->state == P9_SLOT_ABANDONED) {
+		e->in_pos += P9_RREADHDRSZ;
+		e->skip = n;
+		return AGAIN;
+	}
 	e->bulk_have = have - P9_RREADHDRSZ < n ? have - P9_RREADHDRSZ : n;
 	if (e->bulk_have) {
 		memcpy(s->dst, p + P9_RREADHDRSZ, e->bulk_have);
@@ -244,7 +249,8 @@ static int next_frame(struct p9_engine *e, struct p9_reply *out)
 	if (is_bulk(p[4]) && p[4] == s->type + 1) {
 		uint32_t least = size < P9_RREADHDRSZ ? size : P9_RREADHDRSZ;
 		int rc = have < least ? 0 : begin_bulk(e, s, size, have);
-		return rc > 0 ? next_bulk(e, out) : rc;
+		out->msg = e->bulk_msg;
+		return rc == AGAIN ? finish(e, s, out) : rc > 0 ? next_bulk(e, out) : rc;
 	}
 	if (size > P9_ENGINE_IN) {
 		return p9_engine_breach(e, "reply larger than its type can be", s, NULL);
@@ -252,8 +258,19 @@ static int next_frame(struct p9_engine *e, struct p9_reply *out)
 	return have < size ? 0 : take_frame(e, s, size, out);
 }
 
+/* Drops what has come of a payload that nobody waits for. Returns whether that was all of it. */
+static bool skip_payload(struct p9_engine *e)
+{
+	uint32_t have = e->in_len - e->in_pos;
+	uint32_t n = e->skip < have ? e->skip : have;
+	e->in_pos += n;
+	e->skip -= n;
+	return e->skip == 0;
+}
+
 int p9_engine_next(struct p9_engine *e, struct p9_reply *out)
 {
+	int rc = AGAIN;
 	if (e->error) {
 		return e->error;
 	}
@@ -262,8 +279,14 @@ int p9_engine_next(struct p9_engine *e, struct p9_reply *out)
 		*out = e->flush;
 		return 1;
 	}
-	if (e->bulk) {
-		return next_bulk(e, out);
+	if (e->noverdue) { /* first, so that no reply meets a request in that state */
+		return p9_engine_next_overdue(e, out);
 	}
-	return e->in_len - e->in_pos < P9_HDRSZ ? 0 : next_frame(e, out);
+	while (rc == AGAIN) {
+		if (!skip_payload(e)) {
+			return 0;
+		}
+		rc = e->bulk ? next_bulk(e, out) : e->in_len - e->in_pos < P9_HDRSZ ? 0 : next_frame(e, out);
+	}
+	return rc;
 }

@@ -29,6 +29,8 @@ struct p9_slot *p9_engine_slot_get(struct p9_engine *e, uint8_t type)
 void p9_engine_slot_put(struct p9_engine *e, struct p9_slot *s)
 {
 	uint16_t tag = (uint16_t)(s - e->slots);
+	e->nquiet -= s->quiet;
+	s->quiet = false;
 	s->state = P9_SLOT_FREE;
 	s->user = NULL;
 	if (tag == e->ntags) {

@@ -56,6 +56,11 @@ static const struct command commands[] = {
 	{ "df", p9_cmd_df, "[-h] [PATH...]", "show space of file systems", "  -h  sizes with a unit\n" },
 	{ "xattr", p9_cmd_xattr, "ls PATH... | get PATH NAME | set PATH NAME VALUE | rm PATH NAME",
 	  "show and change extended attributes", "VALUE may be - for standard input.\n" },
+	{ "mount", p9_cmd_mount, "[-f] [-o OPTIONS] DIR", "make the tree a directory of this machine, by FUSE",
+	  "  -f  stay in the foreground\n"
+	  "  -o  options, as in p9-mount(8): cache=none|attr|loose, ro, allow_other, timeout=SECONDS, ...\n" },
+	{ "umount", p9_cmd_umount, "[-l] DIR...", "end mounts, those too whose program has died",
+	  "  -l  even while files are open; it goes when the last is closed\n" },
 	{ "talk", p9_cmd_talk, "FILE.9t...", "run a conversation written in the .9t language", NULL },
 	{ "bench", p9_cmd_bench, "[-c CONNS] [-q DEPTH] [-t SECS] WORKLOAD", "measure a server", NULL },
 };
@@ -231,6 +236,13 @@ int main(int argc, char **argv)
 	const char *env = getenv("P9_SERVER");
 	p9_addr_default(addr, sizeof(addr));
 	cli.addr = env && *env ? env : addr;
+	const char *slash = strrchr(argv[0], '/');
+	if (strncmp(slash ? slash + 1 : argv[0], "mount.", 6) == 0) {
+		return p9_mount_helper(&cli, argc, argv, false);
+	}
+	if (argc > 2 && argv[1][0] != '-' && strchr(argv[1], ':')) { /* as mount.fuse(8) calls programs */
+		return p9_mount_helper(&cli, argc, argv, true);
+	}
 	int code = read_options(&cli, argc, argv);
 	if (code != P9_EXIT_OK) {
 		return code < 0 ? p9_cli_close_stdout(&cli, P9_EXIT_OK) : code;

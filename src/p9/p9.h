@@ -25,6 +25,10 @@ int p9_cmd_chown(struct p9_cli *cli, int argc, char **argv);
 int p9_cmd_truncate(struct p9_cli *cli, int argc, char **argv);
 int p9_cmd_df(struct p9_cli *cli, int argc, char **argv);
 int p9_cmd_xattr(struct p9_cli *cli, int argc, char **argv);
+int p9_cmd_mount(struct p9_cli *cli, int argc, char **argv);
+int p9_cmd_umount(struct p9_cli *cli, int argc, char **argv);
+/* SOURCE DIR -o OPTIONS, as mount(8) calls us; lenient: through mount.fuse(8). */
+int p9_mount_helper(struct p9_cli *cli, int argc, char **argv, bool lenient);
 
 /* ---- cli.c ---- */
 /* Connects as the options say. Returns P9_EXIT_OK, or another exit code after having said why. */

@@ -27,7 +27,7 @@
 #define SOCKET_BUFFER (4 * 1024 * 1024)
 #define ACCEPT_BATCH 16
 #define PAUSE_MS 100
-#define INSECURE                                                                                               \
+#define INSECURE \
 	"plain TCP on an address that is not loopback sends everything in the clear and believes every client; " \
 	"say --insecure if that is what you want"
 
@@ -227,6 +227,23 @@ int p9d_listen_passed(struct p9d_listener *l, const struct p9d_config *c, int fd
 }
 
 /* ---- connections ---- */
+static void note_source(struct p9_peer *p, const struct sockaddr_storage *sa)
+{
+	static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
+	const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)sa;
+	const struct sockaddr_in *four = (const struct sockaddr_in *)sa;
+	p->remote = true;
+	if (sa->ss_family == AF_INET) {
+		memcpy(p->source, mapped, sizeof(mapped));
+		memcpy(p->source + sizeof(mapped), &four->sin_addr, 4);
+	} else if (sa->ss_family == AF_INET6) {
+		bool is_mapped = memcmp(&six->sin6_addr, mapped, sizeof(mapped)) == 0;
+		memcpy(p->source, &six->sin6_addr, is_mapped ? 16 : 8);
+	} else {
+		p->remote = false;
+	}
+}
+
 static void describe_peer(int fd, const struct p9d_listener *l, struct p9_peer *p)
 {
 	struct ucred cr;
@@ -248,6 +265,7 @@ static void describe_peer(int fd, const struct p9d_listener *l, struct p9_peer *
 	if (getpeername(fd, (struct sockaddr *)&sa, &salen) == 0) {
 		getnameinfo((struct sockaddr *)&sa, salen, host, sizeof(host), port, sizeof(port),
 			    NI_NUMERICHOST | NI_NUMERICSERV);
+		note_source(p, &sa);
 	}
 	snprintf(p->text, sizeof(p->text), "%s:%s:%s", p->kind == P9_PEER_TCP ? "tcp" : "unix", host, port);
 }
@@ -313,8 +331,10 @@ static int accept_one(struct p9d_listener *l)
 	}
 	describe_peer(fd, l, &peer);
 	tune(fd, &peer);
-	if (p9_server_accept(l->srv, maker(&peer), fd, fd, &peer) < 0) {
-		p9_log(P9_LOG_WARN, "%s: %s turned away: too many connections", l->text, peer.text);
+	int rc = p9_server_accept(l->srv, maker(&peer), fd, fd, &peer);
+	if (rc < 0 && rc != -P9_EAGAIN) {
+		p9_log(P9_LOG_WARN, "%s: %s turned away: too many connections%s", l->text, peer.text,
+		       rc == -P9_EBUSY ? " from there that have not attached (said once a minute)" : "");
 	}
 	return 0;
 }

@@ -141,7 +141,7 @@ static void release_job(struct p9_job *job, struct p9_thread *self)
 {
 	struct p9_conn *c = (struct p9_conn *)((char *)job - offsetof(struct p9_conn, job));
 	static const _Atomic bool never = false;
-	struct p9_call call = { NULL, &self->ident, &never };
+	struct p9_caller call = { NULL, &self->ident, &never };
 	for (struct p9_fid *f = c->doomed; f; f = f->next) {
 		if (volume_of(f) == c->release_for) {
 			p9_fid_release(c, f, &call);
@@ -300,6 +300,7 @@ struct p9_conn *p9_conn_new(struct p9_shard *sh, struct p9_link *link, const str
 	c->srv = sh->srv;
 	c->shard = sh;
 	c->peer = *peer;
+	c->stranger = true;
 	c->msize = P9_MSIZE_PREAUTH;
 	c->next = sh->conns;
 	c->prev = &sh->conns;
@@ -309,6 +310,14 @@ struct p9_conn *p9_conn_new(struct p9_shard *sh, struct p9_link *link, const str
 	sh->conns = c;
 	sh->loop.after = after;
 	return c;
+}
+
+void p9_conn_is_known(struct p9_conn *c)
+{
+	if (c->stranger) {
+		p9_sources_leave(&c->srv->sources, &c->peer);
+	}
+	c->stranger = false;
 }
 
 void p9_conn_free(struct p9_conn *c)
@@ -322,6 +331,7 @@ void p9_conn_free(struct p9_conn *c)
 	}
 	c->link->ops->free(c->link);
 	free(c->fids.slot);
+	p9_conn_is_known(c);
 	atomic_fetch_sub(&c->srv->nconns, 1);
 	free(c);
 }

@@ -86,12 +86,12 @@ typedef struct p9_strs ctype_strs;
 typedef struct p9_qid ctype_qid;
 typedef struct p9_qids ctype_qids;
 typedef struct p9_data ctype_data;
-#define KIND(k, wire, check, print, fuzz, doc)                                                               \
-	static inline __attribute__((unused)) int look_kind_##k(struct p9_req *r, const ctype_##wire *v)     \
-	{                                                                                                    \
-		(void)r;                                                                                     \
-		(void)v;                                                                                     \
-		return look_##check(r, none_##wire(v));                                                      \
+#define KIND(k, wire, check, print, fuzz, doc) \
+	static inline __attribute__((unused)) int look_kind_##k(struct p9_req *r, const ctype_##wire *v) \
+	{ \
+		(void)r; \
+		(void)v; \
+		return look_##check(r, none_##wire(v)); \
 	}
 #include "kinds.def"
 
@@ -100,19 +100,19 @@ static int look_up(struct p9_req *r)
 	int rc = 0;
 	switch (r->type) {
 #define TMSG(lo, num, state, order, effect, doc) \
-	case num: {                              \
+	case num: { \
 		const struct p9_t##lo *m = &r->t.t##lo;
 #define RMSG(lo, num, doc) /* never comes here: conn.c closes the link */ \
-	case num: {                                                        \
+	case num: { \
 		const struct p9_r##lo *m = &r->t.r##lo;
-#define FIELD(kind, name, doc)                        \
-		rc = look_kind_##kind(r, &m->name);   \
-		if (rc < 0) {                         \
-			return rc;                    \
-		}
-#define END(dir, lo)     \
-		(void)m; \
+#define FIELD(kind, name, doc) \
+	rc = look_kind_##kind(r, &m->name); \
+	if (rc < 0) { \
 		return rc; \
+	}
+#define END(dir, lo) \
+	(void)m; \
+	return rc; \
 	}
 #include "9p2000L.def"
 	default:
@@ -179,7 +179,7 @@ void p9_req_run(struct p9_req *r, const void **ident)
 {
 	static const _Atomic bool never = false;
 	const struct p9_attach *at = r->fid ? r->fid->at : NULL;
-	struct p9_call c = { at ? at->cred : NULL, ident, r->op->must_run ? &never : &r->cancel };
+	struct p9_caller c = { at ? at->cred : NULL, ident, r->op->must_run ? &never : &r->cancel };
 	do {
 		r->rc = r->op->run(r, &c);
 	} while (r->rc == -P9_EINTR && r->pure && !atomic_load_explicit(&r->cancel, memory_order_relaxed));

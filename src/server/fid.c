@@ -143,7 +143,7 @@ void p9_fid_free(struct p9_conn *conn, struct p9_fid *f)
 	sh->free_fids = f;
 }
 
-int p9_fid_release(struct p9_conn *conn, struct p9_fid *f, struct p9_call *c)
+int p9_fid_release(struct p9_conn *conn, struct p9_fid *f, struct p9_caller *c)
 {
 	int rc = 0;
 	if (f->file) {

@@ -9,6 +9,7 @@
 #define P9_SERVER_INTERNAL_H
 #include <time.h>
 #include "base/log.h"
+#include "base/lock.h"
 #include "base/loop.h"
 #include "p9/codec.h"
 #include "p9/server.h"
@@ -84,8 +85,13 @@ void p9_fid_remove(struct p9_conn *conn, struct p9_fid *f);
 /* Gives the struct back; what it referred to must have been released. */
 void p9_fid_free(struct p9_conn *conn, struct p9_fid *f);
 /* Lets go of all a fid refers to: locks, file, node. May block (close). Returns what close returned. */
-int p9_fid_release(struct p9_conn *conn, struct p9_fid *f, struct p9_call *c);
+int p9_fid_release(struct p9_conn *conn, struct p9_fid *f, struct p9_caller *c);
 void p9_attach_put(struct p9_attach *at);
+/* Who comes, to which export. Fails when the user cannot be looked up or may not. */
+P9_MUST_USE int p9_attach_new(struct p9_conn *conn, struct p9_export *ex, const struct p9_tattach *who,
+			      struct p9_attach **out);
+/* The export's root, as that user; c acts as the user from now on. */
+P9_MUST_USE int p9_attach_root(struct p9_caller *c, struct p9_attach *at, struct p9_node **root);
 /* The new fid of a request that has succeeded: the place held for it, or a fresh one. */
 int p9_fid_place(struct p9_req *r, struct p9_fid **out);
 
@@ -127,7 +133,7 @@ struct p9_req {
 };
 struct p9_op {
 	int (*start)(struct p9_req *r);
-	int (*run)(struct p9_req *r, struct p9_call *c);
+	int (*run)(struct p9_req *r, struct p9_caller *c);
 	int (*done)(struct p9_req *r);
 	int (*again)(struct p9_req *r); /* run said EAGAIN: get ready for a run that may block. May be NULL */
 	bool must_run;			/* a flush does not cancel it */
@@ -189,6 +195,7 @@ struct p9_conn {
 	struct p9_peer peer;
 	uint8_t state;
 	bool attached, releasing, resuming;
+	bool stranger; /* has never attached: counts for its source */
 	struct p9_conn *resume_next;
 	uint32_t msize;
 	unsigned bad, same_tags, inflight, nfids, lock_waits;
@@ -236,6 +243,20 @@ struct p9_shard {
 	uint64_t errors_logged, errors_window;
 	_Atomic uint64_t accepted;
 };
+/* ---- sources.c ---- */
+struct p9_origin;
+struct p9_sources {
+	struct p9_lock lock;
+	struct p9_origin *all;
+	unsigned max;
+};
+P9_MUST_USE int p9_sources_init(struct p9_sources *t, unsigned max);
+void p9_sources_fini(struct p9_sources *t);
+/* One more connection from there. False when it has too many; *tell says whether to log that. */
+P9_MUST_USE bool p9_sources_enter(struct p9_sources *t, const struct p9_peer *peer, uint64_t now, bool *tell);
+/* One of them has attached, or ended before. */
+void p9_sources_leave(struct p9_sources *t, const struct p9_peer *peer);
+
 struct p9_server {
 	struct p9_server_config conf;
 	struct p9_crew crew;
@@ -247,6 +268,7 @@ struct p9_server {
 	struct p9_export list; /* the read-only directory of exports, when there are several */
 	struct p9_synth *list_tree;
 	_Atomic unsigned nconns;
+	struct p9_sources sources;
 	_Atomic unsigned nfids;
 	struct p9_lane admin; /* closing what ended sessions left */
 	_Atomic unsigned lock_waiters;
@@ -274,6 +296,8 @@ static inline uint64_t p9_now_ns(void)
 /* Takes the link over. */
 struct p9_conn *p9_conn_new(struct p9_shard *sh, struct p9_link *link, const struct p9_peer *peer);
 void p9_conn_free(struct p9_conn *conn);
+/* It has attached, or ends: it no longer counts for its source. */
+void p9_conn_is_known(struct p9_conn *conn);
 int p9_conn_on_stolen(struct p9_loop *loop);
 void p9_stat_count(struct p9_req *r, int rc);
 
@@ -287,10 +311,12 @@ void p9_lock_drop_fid(struct p9_conn *conn, const struct p9_fid *f);
 void p9_lock_shard_init(struct p9_shard *sh);
 
 /* ---- the operations ---- */
-#define P9_OP_LIST(X)                                                                                               \
-	X(version) X(auth) X(attach) X(flush) X(walk) X(read) X(write) X(clunk) X(remove) X(statfs) X(lopen) X(lcreate) \
-	X(symlink) X(mknod) X(rename) X(readlink) X(getattr) X(setattr) X(xattrwalk) X(xattrcreate) X(readdir)         \
-	X(fsync) X(lock) X(getlock) X(link) X(mkdir) X(renameat) X(unlinkat)
+#define P9_OP_LIST(X) \
+	X(version) \
+	X(auth) \
+	X(attach) X(flush) X(walk) X(read) X(write) X(clunk) X(remove) X(statfs) X(lopen) X(lcreate) X(symlink) \
+		X(mknod) X(rename) X(readlink) X(getattr) X(setattr) X(xattrwalk) X(xattrcreate) X(readdir) X(fsync) \
+			X(lock) X(getlock) X(link) X(mkdir) X(renameat) X(unlinkat)
 #define P9_OP_DECLARE(lo) extern const struct p9_op p9_op_##lo;
 P9_OP_LIST(P9_OP_DECLARE)
 

@@ -68,7 +68,7 @@ static int read_start(struct p9_req *r)
 	return by_kernel ? 0 : take_room(r, count);
 }
 
-static int read_run(struct p9_req *r, struct p9_call *c)
+static int read_run(struct p9_req *r, struct p9_caller *c)
 {
 	struct p9_file *f = r->fid->file;
 	const struct p9_tread *m = &r->t.tread;
@@ -150,7 +150,7 @@ static int write_start(struct p9_req *r)
 	return m->offset + m->data.len > INT64_MAX ? -P9_EINVAL : 0;
 }
 
-static int write_run(struct p9_req *r, struct p9_call *c)
+static int write_run(struct p9_req *r, struct p9_caller *c)
 {
 	const struct p9_twrite *m = &r->t.twrite;
 	struct iovec iov = { (void *)m->data.p, m->data.len };
@@ -175,7 +175,7 @@ static int readdir_start(struct p9_req *r)
 	return take_room(r, r->t.treaddir.count);
 }
 
-static int readdir_run(struct p9_req *r, struct p9_call *c)
+static int readdir_run(struct p9_req *r, struct p9_caller *c)
 {
 	const struct p9_treaddir *m = &r->t.treaddir;
 	struct p9_file *f = r->fid->file;
@@ -193,7 +193,7 @@ static int fsync_start(struct p9_req *r)
 	}
 	return r->fid->file->be->fsync ? 0 : P9_NOW;
 }
-static int fsync_run(struct p9_req *r, struct p9_call *c)
+static int fsync_run(struct p9_req *r, struct p9_caller *c)
 {
 	return r->fid->file->be->fsync(c, r->fid->file, r->t.tfsync.datasync != 0);
 }

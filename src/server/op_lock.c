@@ -33,7 +33,7 @@ static int lock_start(struct p9_req *r)
 }
 
 /* EAGAIN has a meaning of its own here, so it becomes a status before dispatch could take it for "would block". */
-static int lock_run(struct p9_req *r, struct p9_call *c)
+static int lock_run(struct p9_req *r, struct p9_caller *c)
 {
 	struct p9_lockreq l = lockreq(r);
 	if (!r->fid->file) {
@@ -138,7 +138,7 @@ static int getlock_start(struct p9_req *r)
 	return r->text ? 0 : -P9_ENOMEM;
 }
 
-static int getlock_run(struct p9_req *r, struct p9_call *c)
+static int getlock_run(struct p9_req *r, struct p9_caller *c)
 {
 	const struct p9_tgetlock *m = &r->t.tgetlock;
 	struct p9_lockreq l = { .session = r->conn,

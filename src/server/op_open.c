@@ -16,7 +16,7 @@ static int lopen_start(struct p9_req *r)
 	return rc < 0 ? rc : r->fid->node->be->open ? 0 : -P9_EOPNOTSUPP;
 }
 
-static int lopen_run(struct p9_req *r, struct p9_call *c)
+static int lopen_run(struct p9_req *r, struct p9_caller *c)
 {
 	struct p9_rgetattr a;
 	struct p9_node *n = r->fid->node;
@@ -41,7 +41,7 @@ static int lcreate_start(struct p9_req *r)
 	return rc < 0 ? rc : r->fid->node->be->create ? 0 : -P9_EOPNOTSUPP;
 }
 
-static int lcreate_run(struct p9_req *r, struct p9_call *c)
+static int lcreate_run(struct p9_req *r, struct p9_caller *c)
 {
 	struct p9_rgetattr a;
 	struct p9_node *n = r->fid->node;

@@ -76,35 +76,45 @@ static bool is_prefix(struct p9_str aname, struct p9_str name)
 	       (aname.len == name.len || aname.s[name.len] == '/');
 }
 
-/* The export with the longest name that the aname is, or lies below; *rest is what follows. */
-static struct p9_export *find_export(struct p9_server *srv, struct p9_str aname, struct p9_str *rest)
+/* An export's name without slashes around it. */
+static struct p9_str bare_name(const struct p9_export *ex)
+{
+	struct p9_str name = skip_slashes((struct p9_str){ ex->conf.name, (uint16_t)strlen(ex->conf.name) });
+	while (name.len && name.s[name.len - 1] == '/') {
+		name.len--;
+	}
+	return name;
+}
+
+/* The export with the longest name that the aname is, or lies below. */
+static struct p9_export *find_export(struct p9_server *srv, struct p9_str aname)
 {
 	struct p9_export *best = NULL;
 	size_t best_len = 0;
 	struct p9_str a = skip_slashes(aname);
 	if (a.len == 0) {
-		rest->len = 0;
 		return srv->nexports == 1 ? &srv->exports[0] : &srv->list;
 	}
 	for (unsigned i = 0; i < srv->nexports; i++) {
-		const char *n = srv->exports[i].conf.name;
-		struct p9_str name = skip_slashes((struct p9_str){ n, (uint16_t)strlen(n) });
-		while (name.len && name.s[name.len - 1] == '/') {
-			name.len--;
-		}
+		struct p9_str name = bare_name(&srv->exports[i]);
 		if (is_prefix(a, name) && (!best || name.len > best_len)) {
 			best = &srv->exports[i];
 			best_len = name.len;
 		}
 	}
-	if (best) {
-		*rest = (struct p9_str){ a.s + best_len, (uint16_t)(a.len - best_len) };
-	}
 	return best;
 }
 
+/* What follows the export's name in the aname that picked it. */
+static struct p9_str path_below(struct p9_str aname, const struct p9_export *ex)
+{
+	struct p9_str a = skip_slashes(aname);
+	uint16_t n = a.len ? bare_name(ex).len : 0;
+	return (struct p9_str){ a.s + n, (uint16_t)(a.len - n) };
+}
+
 /* Walks the path below an export's name, element by element; anything odd in it is ENOENT. */
-static int walk_rest(struct p9_call *c, struct p9_str rest, struct p9_node **node)
+static int walk_rest(struct p9_caller *c, struct p9_str rest, struct p9_node **node)
 {
 	int rc = 0;
 	for (rest = skip_slashes(rest); rest.len && rc == 0; rest = skip_slashes(rest)) {
@@ -131,19 +141,18 @@ static int walk_rest(struct p9_call *c, struct p9_str rest, struct p9_node **nod
 	return rc == -P9_EACCES || rc == -P9_EPERM || rc == 0 ? rc : -P9_ENOENT;
 }
 
-static int new_attach(const struct p9_req *r, struct p9_export *ex, struct p9_attach **out)
+int p9_attach_new(struct p9_conn *conn, struct p9_export *ex, const struct p9_tattach *who, struct p9_attach **out)
 {
-	const struct p9_tattach *m = &r->t.tattach;
-	struct p9_attach *at = calloc(1, sizeof(*at) + m->uname.len);
+	struct p9_attach *at = calloc(1, sizeof(*at) + who->uname.len);
 	if (!at) {
 		return -P9_ENOMEM;
 	}
 	atomic_init(&at->refs, 1);
 	at->ex = ex;
-	at->n_uname = m->n_uname;
-	at->uname_len = m->uname.len;
-	memcpy(at->uname, m->uname.s, m->uname.len);
-	int rc = p9_users_cred(r->conn, ex, m, &at->cred);
+	at->n_uname = who->n_uname;
+	at->uname_len = who->uname.len;
+	memcpy(at->uname, who->uname.s, who->uname.len);
+	int rc = p9_users_cred(conn, ex, who, &at->cred);
 	if (rc < 0) {
 		free(at);
 		return rc;
@@ -152,29 +161,28 @@ static int new_attach(const struct p9_req *r, struct p9_export *ex, struct p9_at
 	return 0;
 }
 
+int p9_attach_root(struct p9_caller *c, struct p9_attach *at, struct p9_node **root)
+{
+	c->cred = at->cred;
+	return at->ex->conf.backend->attach(c, at->ex->conf.root, root);
+}
+
 static int attach_start(struct p9_req *r)
 {
-	struct p9_str rest;
-	r->ex = find_export(r->conn->srv, r->t.tattach.aname, &rest); /* on its lane, should it block */
+	r->ex = find_export(r->conn->srv, r->t.tattach.aname); /* on its lane, should it block */
 	r->vol = r->ex ? &r->ex->volume[0] : NULL;
 	/* there are no authentication files, so none can be right */
 	return r->t.tattach.afid == P9_NOFID ? 0 : -P9_EBADF;
 }
 
-static int attach_run(struct p9_req *r, struct p9_call *c)
+static int attach_run(struct p9_req *r, struct p9_caller *c)
 {
-	struct p9_str rest = { "", 0 };
-	struct p9_export *ex = find_export(r->conn->srv, r->t.tattach.aname, &rest);
-	if (!ex) {
+	if (!r->ex) {
 		return -P9_ENOENT;
 	}
-	int rc = new_attach(r, ex, &r->at);
-	if (rc < 0) {
-		return rc;
-	}
-	c->cred = r->at->cred;
-	rc = ex->conf.backend->attach(c, ex->conf.root, &r->node);
-	rc = rc < 0 ? rc : walk_rest(c, rest, &r->node);
+	int rc = p9_attach_new(r->conn, r->ex, &r->t.tattach, &r->at);
+	rc = rc < 0 ? rc : p9_attach_root(c, r->at, &r->node);
+	rc = rc < 0 ? rc : walk_rest(c, path_below(r->t.tattach.aname, r->ex), &r->node);
 	if (rc == 0) {
 		struct p9_rgetattr a;
 		rc = r->node->be->getattr(c, r->node, P9_GETATTR_BASIC, &a);
@@ -195,6 +203,7 @@ static int attach_done(struct p9_req *r)
 	r->node = NULL;
 	r->at = NULL;
 	r->conn->attached = true;
+	p9_conn_is_known(r->conn);
 	r->conn->link->frame_max = r->conn->msize;
 	return 0;
 }
@@ -231,7 +240,7 @@ static int clunk_start(struct p9_req *r)
 	return 0;
 }
 
-static int write_xattr(struct p9_req *r, struct p9_call *c)
+static int write_xattr(struct p9_req *r, struct p9_caller *c)
 {
 	struct p9_xattr *x = r->fid->xattr;
 	struct p9_node *n = r->fid->node;
@@ -250,7 +259,7 @@ static int write_xattr(struct p9_req *r, struct p9_call *c)
 	return n->be->setxattr(c, n, name, removes ? NULL : value, x->size, x->flags);
 }
 
-static int clunk_run(struct p9_req *r, struct p9_call *c)
+static int clunk_run(struct p9_req *r, struct p9_caller *c)
 {
 	int rc = 0;
 	if (r->fid->xattr && r->fid->xattr->writing) {
@@ -260,7 +269,7 @@ static int clunk_run(struct p9_req *r, struct p9_call *c)
 	return rc < 0 ? rc : closed;
 }
 
-static int remove_run(struct p9_req *r, struct p9_call *c)
+static int remove_run(struct p9_req *r, struct p9_caller *c)
 {
 	struct p9_node *n = r->fid->node;
 	int rc = -P9_EOPNOTSUPP;

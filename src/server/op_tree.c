@@ -15,7 +15,7 @@ static int symlink_start(struct p9_req *r)
 {
 	return HAS(symlink);
 }
-static int symlink_run(struct p9_req *r, struct p9_call *c)
+static int symlink_run(struct p9_req *r, struct p9_caller *c)
 {
 	struct p9_node *n = r->fid->node;
 	return n->be->symlink(c, n, &r->t.tsymlink, &r->r.rsymlink.qid);
@@ -26,7 +26,7 @@ static int mknod_start(struct p9_req *r)
 {
 	return HAS(mknod);
 }
-static int mknod_run(struct p9_req *r, struct p9_call *c)
+static int mknod_run(struct p9_req *r, struct p9_caller *c)
 {
 	struct p9_node *n = r->fid->node;
 	return n->be->mknod(c, n, &r->t.tmknod, &r->r.rmknod.qid);
@@ -37,7 +37,7 @@ static int mkdir_start(struct p9_req *r)
 {
 	return HAS(mkdir);
 }
-static int mkdir_run(struct p9_req *r, struct p9_call *c)
+static int mkdir_run(struct p9_req *r, struct p9_caller *c)
 {
 	struct p9_node *n = r->fid->node;
 	return n->be->mkdir(c, n, &r->t.tmkdir, &r->r.rmkdir.qid);
@@ -49,7 +49,7 @@ static int link_start(struct p9_req *r)
 	int rc = same_tree(r);
 	return rc < 0 ? rc : HAS(link);
 }
-static int link_run(struct p9_req *r, struct p9_call *c)
+static int link_run(struct p9_req *r, struct p9_caller *c)
 {
 	struct p9_node *dir = r->fid->node;
 	return dir->be->link(c, dir, r->fid2->node, r->t.tlink.name);
@@ -61,7 +61,7 @@ static int rename_start(struct p9_req *r)
 	int rc = same_tree(r);
 	return rc < 0 ? rc : HAS(rename);
 }
-static int rename_run(struct p9_req *r, struct p9_call *c)
+static int rename_run(struct p9_req *r, struct p9_caller *c)
 {
 	struct p9_node *n = r->fid->node;
 	return n->be->rename(c, n, r->fid2->node, r->t.trename.name);
@@ -73,7 +73,7 @@ static int renameat_start(struct p9_req *r)
 	int rc = same_tree(r);
 	return rc < 0 ? rc : HAS(renameat);
 }
-static int renameat_run(struct p9_req *r, struct p9_call *c)
+static int renameat_run(struct p9_req *r, struct p9_caller *c)
 {
 	struct p9_node *from = r->fid->node;
 	return from->be->renameat(c, from, r->fid2->node, &r->t.trenameat);
@@ -84,7 +84,7 @@ static int unlinkat_start(struct p9_req *r)
 {
 	return HAS(unlinkat);
 }
-static int unlinkat_run(struct p9_req *r, struct p9_call *c)
+static int unlinkat_run(struct p9_req *r, struct p9_caller *c)
 {
 	struct p9_node *n = r->fid->node;
 	return n->be->unlinkat(c, n, r->t.tunlinkat.name, r->t.tunlinkat.flags);

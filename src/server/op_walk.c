@@ -5,7 +5,6 @@
  * reached and leaves everything as it was. The backend walks all names at once. Where the tree of exports ends and an
  * export begins (a portal), the walk goes on in the export's own backend, as the user that the export's rules give.
  */
-#include <stdlib.h>
 #include <string.h>
 #include "server/internal.h"
 
@@ -27,31 +26,21 @@ static int walk_start(struct p9_req *r)
 }
 
 /* Enters the export that *n stands for. */
-static int enter(struct p9_req *r, struct p9_call *c, struct p9_node **n, struct p9_qid *qid)
+static int enter(struct p9_req *r, struct p9_caller *c, struct p9_node **n, struct p9_qid *qid)
 {
 	struct p9_export *ex = (*n)->tree;
 	const struct p9_attach *from = r->fid->at;
 	struct p9_tattach m = { .n_uname = from->n_uname, .uname = { from->uname, from->uname_len } };
-	struct p9_attach *at = calloc(1, sizeof(*at) + from->uname_len);
+	struct p9_attach *at;
 	struct p9_node *root;
 	struct p9_rgetattr a;
-	if (!at) {
-		return -P9_ENOMEM;
-	}
-	atomic_init(&at->refs, 1);
-	at->ex = ex;
-	at->n_uname = from->n_uname;
-	at->uname_len = from->uname_len;
-	memcpy(at->uname, from->uname, from->uname_len);
-	int rc = p9_users_cred(r->conn, ex, &m, &at->cred);
+	int rc = p9_attach_new(r->conn, ex, &m, &at);
 	if (rc < 0) {
-		free(at);
 		return rc;
 	}
 	p9_attach_put(r->at);
 	r->at = at;
-	c->cred = at->cred;
-	rc = ex->conf.backend->attach(c, ex->conf.root, &root);
+	rc = p9_attach_root(c, at, &root);
 	if (rc < 0) {
 		return rc;
 	}
@@ -67,7 +56,7 @@ static int enter(struct p9_req *r, struct p9_call *c, struct p9_node **n, struct
 }
 
 /* A walk that begins in the tree of exports, piece by piece. */
-static int walk_pieces(struct p9_req *r, struct p9_call *c)
+static int walk_pieces(struct p9_req *r, struct p9_caller *c)
 {
 	struct p9_strs rest = r->t.twalk.wname;
 	struct p9_qids *all = &r->r.rwalk.wqid, q;
@@ -102,7 +91,7 @@ static int walk_pieces(struct p9_req *r, struct p9_call *c)
 	return all->n > 0 ? 0 : rc;
 }
 
-static int walk_run(struct p9_req *r, struct p9_call *c)
+static int walk_run(struct p9_req *r, struct p9_caller *c)
 {
 	struct p9_node *n = r->fid->node;
 	if (r->fid->at->ex == &r->conn->srv->list && r->t.twalk.wname.n > 0) {

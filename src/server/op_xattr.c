@@ -41,7 +41,7 @@ static int xattrwalk_start(struct p9_req *r)
 	return r->fid->node->be->getxattr ? 0 : -P9_EOPNOTSUPP;
 }
 
-static int xattrwalk_run(struct p9_req *r, struct p9_call *c)
+static int xattrwalk_run(struct p9_req *r, struct p9_caller *c)
 {
 	struct p9_node *n = r->fid->node;
 	struct p9_str name = r->t.txattrwalk.name;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include "server/internal.h"
 
-#define SMALL_REPLY 256u   /* all replies without long strings */
+#define SMALL_REPLY 256u /* all replies without long strings */
 #define ERRORS_PER_SECOND 20
 
 void p9_trace(const struct p9_conn *conn, char dir, const struct p9_msg *m)

@@ -11,7 +11,7 @@
 
 #define SLOW_NS 2000000u /* a call that takes longer makes its export one whose calls leave the loop, */
 #define SLOW_CALLS 16u	 /* until so many in a row were quicker */
-#define KICK_MS 10 /* how often a call that was flushed is interrupted again */
+#define KICK_MS 10	 /* how often a call that was flushed is interrupted again */
 
 struct p9_req *p9_req_new(struct p9_conn *conn)
 {

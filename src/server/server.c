@@ -10,7 +10,7 @@
 #include "server/internal.h"
 
 #define LOOPS_MAX 4
-#define LANE_MAX 16	/* threads one file system of an export may hold */
+#define LANE_MAX 16 /* threads one file system of an export may hold */
 #define ADMIN_MAX 4
 
 static void retire(struct p9_thread *t)
@@ -72,6 +72,8 @@ int p9_server_new(const struct p9_server_config *conf, struct p9_server **out)
 	init_volumes(&srv->list);
 	int rc = p9_crew_init(&srv->crew, conf->workers ? conf->workers : 64);
 	srv->crew.retire = retire;
+	int made = p9_sources_init(&srv->sources, conf->conns ? conf->conns : P9_CONNS_MAX);
+	rc = rc < 0 ? rc : made;
 	rc = rc < 0 ? rc : init_shards(srv);
 	if (rc < 0) {
 		p9_server_free(srv);
@@ -138,8 +140,11 @@ struct newcomer {
 	struct p9_peer peer;
 };
 
-static void turn_away(struct p9_server *srv, int in, int out)
+static void turn_away(struct p9_server *srv, int in, int out, const struct p9_peer *counted)
 {
+	if (counted) {
+		p9_sources_leave(&srv->sources, counted);
+	}
 	atomic_fetch_sub(&srv->nconns, 1);
 	close(in);
 	if (out != in) {
@@ -153,7 +158,7 @@ static void adopt(struct p9_job *job, struct p9_thread *self)
 	struct p9_server *srv = n->sh->srv;
 	(void)self;
 	if (atomic_load(&srv->stopping)) {
-		turn_away(srv, n->in, n->out);
+		turn_away(srv, n->in, n->out, &n->peer);
 		free(n);
 		return;
 	}
@@ -162,9 +167,10 @@ static void adopt(struct p9_job *job, struct p9_thread *self)
 	if (!c) {
 		if (link) {
 			link->ops->free(link);
+			p9_sources_leave(&srv->sources, &n->peer);
 			atomic_fetch_sub(&srv->nconns, 1);
 		} else {
-			turn_away(srv, n->in, n->out);
+			turn_away(srv, n->in, n->out, &n->peer);
 		}
 		free(n);
 		return;
@@ -182,11 +188,13 @@ int p9_server_accept(struct p9_server *srv, p9_link_make *make, int in, int out,
 {
 	struct newcomer *n = calloc(1, sizeof(*n));
 	unsigned max = srv->conf.conns ? srv->conf.conns : P9_CONNS_MAX;
-	bool over = atomic_fetch_add(&srv->nconns, 1) >= max || atomic_load(&srv->stopping);
-	if (!n || over) {
-		turn_away(srv, in, out);
+	bool over = atomic_fetch_add(&srv->nconns, 1) >= max || atomic_load(&srv->stopping), tell = true;
+	bool known = n && !over && p9_sources_enter(&srv->sources, peer, p9_now_ns() / 1000000, &tell);
+	if (!known) {
+		turn_away(srv, in, out, NULL);
+		int rc = !n ? -P9_ENOMEM : over ? -P9_EMFILE : tell ? -P9_EBUSY : -P9_EAGAIN;
 		free(n);
-		return over ? -P9_EMFILE : -P9_ENOMEM;
+		return rc;
 	}
 	n->sh = &srv->shards[srv->next_shard++ % srv->nshards];
 	n->make = make;
@@ -250,6 +258,7 @@ void p9_server_free(struct p9_server *srv)
 		p9_loop_fini(&sh->loop);
 	}
 	p9_synth_free(srv->list_tree);
+	p9_sources_fini(&srv->sources);
 	free(srv->shards);
 	free(srv->loops);
 	free(srv->exports);

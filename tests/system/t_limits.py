@@ -9,7 +9,7 @@ import socket
 import struct
 import time
 
-from common import P9d, Skip, check, equal, fresh, put, quickly, sanitized, suite, until
+from common import P9d, Skip, check, equal, free_port, fresh, put, quickly, sanitized, suite, until
 import common
 from ninep import O_RDWR, RDLCK, WRLCK, Closed, Conn, Error, Late, T, dial, frame
 
@@ -190,6 +190,45 @@ def limit_connections():
         until(lambda: s.stats()[0] == 11, 5)
         works(s.conn())
         check("too many connections" in s.output())
+
+
+@suite.test
+def limit_strangers_of_one_address():
+    """Connections that never attach: one address may have 64 of them; others, and those that attach, are not touched."""
+    d, port = export(), free_port()
+    with P9d("-e", f"x={d}", listen=["-l", f"tcp:127.0.0.1:{port}"]) as s:
+        def stranger(source="127.0.0.1"):
+            sock = socket.create_connection(("127.0.0.1", port), 5, (source, 0))
+            sock.settimeout(0.5)
+            return sock
+
+        def turned_away(sock):
+            try:
+                return sock.recv(1) == b""
+            except ConnectionResetError:
+                return True
+            except TimeoutError:
+                return False
+        known = []
+        for _ in range(70):  # more than 64, but they attach
+            c = Conn(stranger(), 65536)
+            c.attach(0, "", 0, "")
+            known.append(c)
+        held = [stranger() for _ in range(64)]
+        until(lambda: s.stats()[0] == 134, 10)
+        check(all(turned_away(stranger()) for _ in range(20)), "the 65th stranger is let in")
+        other = Conn(stranger("127.0.0.2"), 65536)
+        other.attach(0, "", 0, "")
+        works(other)
+        works(known[0])
+        equal(s.output().count("turned away"), 1, "said more than once a minute")
+        held[0].close()
+        until(lambda: s.stats()[0] == 134, 10)  # with `other`
+        c = Conn(stranger(), 65536)
+        c.attach(0, "", 0, "")
+        works(c)
+        for sock in held:
+            sock.close()
 
 
 @suite.test

@@ -19,7 +19,7 @@ static uint64_t encode_dev(uint32_t major, uint32_t minor)
 	return (minor & 0xffu) | (uint64_t)major << 8 | (uint64_t)(minor & ~0xffu) << 12;
 }
 
-int local_getattr(struct p9_call *c, struct p9_node *base, uint64_t mask, struct p9_rgetattr *out)
+int local_getattr(struct p9_caller *c, struct p9_node *base, uint64_t mask, struct p9_rgetattr *out)
 {
 	static const struct {
 		uint32_t stx;
@@ -79,7 +79,7 @@ int local_getattr(struct p9_call *c, struct p9_node *base, uint64_t mask, struct
 	return 0;
 }
 
-static int set_size(struct p9_call *c, struct lnode *n, struct p9_file *f, uint64_t size)
+static int set_size(struct p9_caller *c, struct lnode *n, struct p9_file *f, uint64_t size)
 {
 	char proc[40];
 	int rc;
@@ -101,7 +101,7 @@ static int set_size(struct p9_call *c, struct lnode *n, struct p9_file *f, uint6
 	return rc < 0 ? p9_err() : 0;
 }
 
-static int set_owner(struct p9_call *c, struct lnode *n, const struct p9_tsetattr *a)
+static int set_owner(struct p9_caller *c, struct lnode *n, const struct p9_tsetattr *a)
 {
 	uid_t uid = a->valid & P9_SETATTR_UID ? a->uid : (uid_t)-1;
 	gid_t gid = a->valid & P9_SETATTR_GID ? a->gid : (gid_t)-1;
@@ -114,7 +114,7 @@ static int set_owner(struct p9_call *c, struct lnode *n, const struct p9_tsetatt
 	return rc < 0 ? p9_err() : 0;
 }
 
-static int do_chmod(struct p9_call *c, struct lnode *n, mode_t mode)
+static int do_chmod(struct p9_caller *c, struct lnode *n, mode_t mode)
 {
 	static _Atomic bool no_fchmodat2;
 	char proc[40];
@@ -133,7 +133,7 @@ static int do_chmod(struct p9_call *c, struct lnode *n, mode_t mode)
 
 /* Without CAP_FSETID the kernel drops a set-group-id bit unless the caller is in the file's group. Where the caller may
  * set it all the same (root, or a peer whose kernel has checked), it acts in that group for this one call. */
-static int set_mode(struct p9_call *c, struct lnode *n, uint32_t mode)
+static int set_mode(struct p9_caller *c, struct lnode *n, uint32_t mode)
 {
 	struct statx st;
 	uint32_t gid = P9_NONUNAME;
@@ -162,7 +162,7 @@ static struct timespec time_of(uint32_t valid, uint32_t bit, uint32_t set_bit, s
 	return t;
 }
 
-static int set_times(struct p9_call *c, struct lnode *n, const struct p9_tsetattr *a)
+static int set_times(struct p9_caller *c, struct lnode *n, const struct p9_tsetattr *a)
 {
 	struct timespec ts[2] = {
 		time_of(a->valid, P9_SETATTR_ATIME, P9_SETATTR_ATIME_SET,
@@ -175,7 +175,7 @@ static int set_times(struct p9_call *c, struct lnode *n, const struct p9_tsetatt
 	return rc < 0 ? p9_err() : 0;
 }
 
-int local_setattr(struct p9_call *c, struct p9_node *base, struct p9_file *f, const struct p9_tsetattr *a)
+int local_setattr(struct p9_caller *c, struct p9_node *base, struct p9_file *f, const struct p9_tsetattr *a)
 {
 	struct lnode *n = LNODE(base);
 	int rc = lident_enter(c);

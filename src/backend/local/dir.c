@@ -27,7 +27,7 @@ struct kernel_dirent {
 	char d_name[];
 };
 
-static int seek_to(struct p9_call *c, struct lfile *f, uint64_t offset)
+static int seek_to(struct p9_caller *c, struct lfile *f, uint64_t offset)
 {
 	off_t at;
 	if (f->dir_known && offset == f->dir_next) {
@@ -92,7 +92,7 @@ static uint32_t rewrite(struct lfile *f, const uint8_t *in, const uint8_t *end, 
 	return n;
 }
 
-int local_readdir(struct p9_call *c, struct p9_file *base, uint64_t offset, uint8_t *buf, uint32_t cap)
+int local_readdir(struct p9_caller *c, struct p9_file *base, uint64_t offset, uint8_t *buf, uint32_t cap)
 {
 	struct lfile *f = LFILE(base);
 	uint8_t small[STACK_BUFFER] __attribute__((aligned(8)));

@@ -48,7 +48,7 @@ static int put_on(const struct p9_cred *cred)
 	return set_caps(caps);
 }
 
-int lident_enter(struct p9_call *c)
+int lident_enter(struct p9_caller *c)
 {
 	if (*c->ident == c->cred || c->cred->daemon) {
 		return 0;
@@ -77,7 +77,7 @@ bool lident_may_gid(const struct p9_cred *cred, uint32_t gid)
 	return false;
 }
 
-int lident_enter_gid(struct p9_call *c, uint32_t gid)
+int lident_enter_gid(struct p9_caller *c, uint32_t gid)
 {
 	int rc = lident_enter(c);
 	if (rc == 0 && gid != c->cred->gid && gid != P9_NONUNAME && lident_may_gid(c->cred, gid)) {
@@ -86,7 +86,7 @@ int lident_enter_gid(struct p9_call *c, uint32_t gid)
 	return rc;
 }
 
-void lident_give_gid(struct p9_call *c, int dirfd, const char *name, uint32_t gid)
+void lident_give_gid(struct p9_caller *c, int dirfd, const char *name, uint32_t gid)
 {
 	if (c->cred->daemon && c->cred->uid != 0 && gid != c->cred->gid && gid != P9_NONUNAME) {
 		int saved = errno;
@@ -96,7 +96,7 @@ void lident_give_gid(struct p9_call *c, int dirfd, const char *name, uint32_t gi
 	}
 }
 
-void lident_leave_gid(struct p9_call *c, uint32_t gid)
+void lident_leave_gid(struct p9_caller *c, uint32_t gid)
 {
 	if (gid != c->cred->gid && gid != P9_NONUNAME && lident_may_gid(c->cred, gid)) {
 		int saved = errno;

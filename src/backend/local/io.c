@@ -61,7 +61,7 @@ static int file_new(struct lnode *n, struct lfd *io, uint32_t flags, struct p9_f
 }
 
 /* Opens the inode behind a pinned descriptor. Returns a descriptor or -P9_Exxx. */
-static int reopen(struct p9_call *c, int pinned, int flags)
+static int reopen(struct p9_caller *c, int pinned, int flags)
 {
 	char proc[16];
 	int fd;
@@ -84,7 +84,7 @@ static int openable(mode_t type, uint32_t flags)
 	return S_ISDIR(type) ? 0 : -P9_ENXIO;
 }
 
-int local_open(struct p9_call *c, struct p9_node *base, uint32_t flags, struct p9_file **out)
+int local_open(struct p9_caller *c, struct p9_node *base, uint32_t flags, struct p9_file **out)
 {
 	struct lnode *n = LNODE(base);
 	int rc = openable(n->type, flags);
@@ -106,7 +106,7 @@ int local_open(struct p9_call *c, struct p9_node *base, uint32_t flags, struct p
 }
 
 /* What is there already, without following or opening anything that is not a file. */
-static int open_existing(struct p9_call *c, int dirfd, const char *name, uint32_t flags)
+static int open_existing(struct p9_caller *c, int dirfd, const char *name, uint32_t flags)
 {
 	struct statx st;
 	int pinned;
@@ -121,7 +121,7 @@ static int open_existing(struct p9_call *c, int dirfd, const char *name, uint32_
 	return fd;
 }
 
-static int create_fd(struct p9_call *c, int dirfd, const char *name, const struct p9_tlcreate *m, bool *born)
+static int create_fd(struct p9_caller *c, int dirfd, const char *name, const struct p9_tlcreate *m, bool *born)
 {
 	int flags = open_flags(m->flags & ~(uint32_t)P9_O_TRUNC) | O_CREAT | O_EXCL | O_NOFOLLOW;
 	for (int i = 0; i < CREATE_TRIES; i++) {
@@ -142,7 +142,7 @@ static int create_fd(struct p9_call *c, int dirfd, const char *name, const struc
 	return -P9_EIO;
 }
 
-int local_create(struct p9_call *c, struct p9_node *dir, const struct p9_tlcreate *m, struct p9_file **out)
+int local_create(struct p9_caller *c, struct p9_node *dir, const struct p9_tlcreate *m, struct p9_file **out)
 {
 	struct lnode *d = LNODE(dir), *n;
 	char name[P9_NAMEMAX + 1];
@@ -185,7 +185,7 @@ int local_create(struct p9_call *c, struct p9_node *dir, const struct p9_tlcreat
 	return rc;
 }
 
-int local_close(struct p9_call *c, struct p9_file *base)
+int local_close(struct p9_caller *c, struct p9_file *base)
 {
 	struct lfile *f = LFILE(base);
 	(void)c;
@@ -195,7 +195,7 @@ int local_close(struct p9_call *c, struct p9_file *base)
 	return rc == -P9_EINTR ? 0 : rc;
 }
 
-int64_t local_read(struct p9_call *c, struct p9_file *f, uint64_t offset, const struct iovec *iov, int niov,
+int64_t local_read(struct p9_caller *c, struct p9_file *f, uint64_t offset, const struct iovec *iov, int niov,
 		   bool nowait)
 {
 	ssize_t n;
@@ -213,7 +213,7 @@ int64_t local_read(struct p9_call *c, struct p9_file *f, uint64_t offset, const 
 	return n < 0 ? p9_err() : n;
 }
 
-int64_t local_write(struct p9_call *c, struct p9_file *f, uint64_t offset, const struct iovec *iov, int niov)
+int64_t local_write(struct p9_caller *c, struct p9_file *f, uint64_t offset, const struct iovec *iov, int niov)
 {
 	ssize_t n;
 	int rc = lident_enter(c);
@@ -230,7 +230,7 @@ int64_t local_write(struct p9_call *c, struct p9_file *f, uint64_t offset, const
 
 /* Pages in memory from offset on, by cachestat(2) (Linux 6.5). All or nothing: one that is missing would make the
  * loop wait for the disk. */
-int64_t local_ready(struct p9_call *c, struct p9_file *f, uint64_t offset, uint32_t count)
+int64_t local_ready(struct p9_caller *c, struct p9_file *f, uint64_t offset, uint32_t count)
 {
 	struct {
 		uint64_t off, len;
@@ -258,7 +258,7 @@ int64_t local_ready(struct p9_call *c, struct p9_file *f, uint64_t offset, uint3
 	return count;
 }
 
-int local_fsync(struct p9_call *c, struct p9_file *f, bool datasync)
+int local_fsync(struct p9_caller *c, struct p9_file *f, bool datasync)
 {
 	int rc = lident_enter(c);
 	if (rc == 0) {

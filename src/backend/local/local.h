@@ -65,12 +65,12 @@ struct p9_qid lqid_of(const struct statx *st);
 uint8_t lqid_type(mode_t mode);
 uint8_t lqid_volume(const struct lroot *r, const struct statx *st);
 /* ident.c */
-int lident_enter(struct p9_call *c);
+int lident_enter(struct p9_caller *c);
 /* Like enter, but new files get group `gid` where that is allowed; leave undoes it. */
-int lident_enter_gid(struct p9_call *c, uint32_t gid);
-void lident_leave_gid(struct p9_call *c, uint32_t gid);
+int lident_enter_gid(struct p9_caller *c, uint32_t gid);
+void lident_leave_gid(struct p9_caller *c, uint32_t gid);
 /* After a creation by an ordinary user who serves as himself: the group, where the kernel permits. */
-void lident_give_gid(struct p9_call *c, int dirfd, const char *name, uint32_t gid);
+void lident_give_gid(struct p9_caller *c, int dirfd, const char *name, uint32_t gid);
 bool lident_may_gid(const struct p9_cred *cred, uint32_t gid);
 /* lock.c */
 struct llocks *llocks_new(void);
@@ -83,47 +83,47 @@ int lstat_name(int dirfd, const char *name, struct statx *st);
 void lname_copy(char buf[P9_NAMEMAX + 1], struct p9_str s);
 
 /* True when an interrupted call should be tried again: nobody wants it cancelled. */
-static inline bool lretry(struct p9_call *c, long rc)
+static inline bool lretry(struct p9_caller *c, long rc)
 {
 	return rc < 0 && errno == EINTR && !atomic_load_explicit(c->cancel, memory_order_relaxed);
 }
-#define LRETRY(c, rc, expr)                  \
-	do {                                 \
-		(rc) = (expr);               \
+#define LRETRY(c, rc, expr) \
+	do { \
+		(rc) = (expr); \
 	} while (lretry((c), (long)(rc)))
 
 /* operations, one file per family */
-int local_attach(struct p9_call *c, void *arg, struct p9_node **out);
-int local_walk(struct p9_call *c, struct p9_node *n, const struct p9_strs *names, struct p9_qids *qids,
+int local_attach(struct p9_caller *c, void *arg, struct p9_node **out);
+int local_walk(struct p9_caller *c, struct p9_node *n, const struct p9_strs *names, struct p9_qids *qids,
 	       struct p9_node **out);
 void local_free_node(struct p9_node *n);
-int local_getattr(struct p9_call *c, struct p9_node *n, uint64_t mask, struct p9_rgetattr *out);
-int local_setattr(struct p9_call *c, struct p9_node *n, struct p9_file *f, const struct p9_tsetattr *a);
-int local_statfs(struct p9_call *c, struct p9_node *n, struct p9_rstatfs *out);
-int local_open(struct p9_call *c, struct p9_node *n, uint32_t flags, struct p9_file **out);
-int local_create(struct p9_call *c, struct p9_node *dir, const struct p9_tlcreate *m, struct p9_file **out);
-int local_symlink(struct p9_call *c, struct p9_node *dir, const struct p9_tsymlink *m, struct p9_qid *out);
-int local_mknod(struct p9_call *c, struct p9_node *dir, const struct p9_tmknod *m, struct p9_qid *out);
-int local_mkdir(struct p9_call *c, struct p9_node *dir, const struct p9_tmkdir *m, struct p9_qid *out);
-int local_link(struct p9_call *c, struct p9_node *dir, struct p9_node *n, struct p9_str name);
-int local_rename(struct p9_call *c, struct p9_node *n, struct p9_node *dir, struct p9_str name);
-int local_renameat(struct p9_call *c, struct p9_node *from, struct p9_node *to, const struct p9_trenameat *m);
-int local_unlinkat(struct p9_call *c, struct p9_node *dir, struct p9_str name, uint32_t flags);
-int local_remove(struct p9_call *c, struct p9_node *n);
-int local_readlink(struct p9_call *c, struct p9_node *n, char *buf, size_t cap);
-int local_getxattr(struct p9_call *c, struct p9_node *n, struct p9_str name, void *buf, size_t cap);
-int local_setxattr(struct p9_call *c, struct p9_node *n, struct p9_str name, const void *value, size_t size,
+int local_getattr(struct p9_caller *c, struct p9_node *n, uint64_t mask, struct p9_rgetattr *out);
+int local_setattr(struct p9_caller *c, struct p9_node *n, struct p9_file *f, const struct p9_tsetattr *a);
+int local_statfs(struct p9_caller *c, struct p9_node *n, struct p9_rstatfs *out);
+int local_open(struct p9_caller *c, struct p9_node *n, uint32_t flags, struct p9_file **out);
+int local_create(struct p9_caller *c, struct p9_node *dir, const struct p9_tlcreate *m, struct p9_file **out);
+int local_symlink(struct p9_caller *c, struct p9_node *dir, const struct p9_tsymlink *m, struct p9_qid *out);
+int local_mknod(struct p9_caller *c, struct p9_node *dir, const struct p9_tmknod *m, struct p9_qid *out);
+int local_mkdir(struct p9_caller *c, struct p9_node *dir, const struct p9_tmkdir *m, struct p9_qid *out);
+int local_link(struct p9_caller *c, struct p9_node *dir, struct p9_node *n, struct p9_str name);
+int local_rename(struct p9_caller *c, struct p9_node *n, struct p9_node *dir, struct p9_str name);
+int local_renameat(struct p9_caller *c, struct p9_node *from, struct p9_node *to, const struct p9_trenameat *m);
+int local_unlinkat(struct p9_caller *c, struct p9_node *dir, struct p9_str name, uint32_t flags);
+int local_remove(struct p9_caller *c, struct p9_node *n);
+int local_readlink(struct p9_caller *c, struct p9_node *n, char *buf, size_t cap);
+int local_getxattr(struct p9_caller *c, struct p9_node *n, struct p9_str name, void *buf, size_t cap);
+int local_setxattr(struct p9_caller *c, struct p9_node *n, struct p9_str name, const void *value, size_t size,
 		   uint32_t flags);
-int local_readdir(struct p9_call *c, struct p9_file *f, uint64_t offset, uint8_t *buf, uint32_t cap);
-int64_t local_read(struct p9_call *c, struct p9_file *f, uint64_t offset, const struct iovec *iov, int niov,
+int local_readdir(struct p9_caller *c, struct p9_file *f, uint64_t offset, uint8_t *buf, uint32_t cap);
+int64_t local_read(struct p9_caller *c, struct p9_file *f, uint64_t offset, const struct iovec *iov, int niov,
 		   bool nowait);
-int64_t local_write(struct p9_call *c, struct p9_file *f, uint64_t offset, const struct iovec *iov, int niov);
-int64_t local_ready(struct p9_call *c, struct p9_file *f, uint64_t offset, uint32_t count);
-int local_fsync(struct p9_call *c, struct p9_file *f, bool datasync);
-int local_lock(struct p9_call *c, struct p9_file *f, const struct p9_lockreq *l);
-int local_getlock(struct p9_call *c, struct p9_file *f, const struct p9_lockreq *l, struct p9_rgetlock *out,
+int64_t local_write(struct p9_caller *c, struct p9_file *f, uint64_t offset, const struct iovec *iov, int niov);
+int64_t local_ready(struct p9_caller *c, struct p9_file *f, uint64_t offset, uint32_t count);
+int local_fsync(struct p9_caller *c, struct p9_file *f, bool datasync);
+int local_lock(struct p9_caller *c, struct p9_file *f, const struct p9_lockreq *l);
+int local_getlock(struct p9_caller *c, struct p9_file *f, const struct p9_lockreq *l, struct p9_rgetlock *out,
 		  char *client_id, size_t cap);
 int local_unlock_fid(struct p9_file *f, const void *session, const void *fid);
-int local_close(struct p9_call *c, struct p9_file *f);
+int local_close(struct p9_caller *c, struct p9_file *f);
 
 #endif

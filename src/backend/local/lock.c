@@ -103,7 +103,7 @@ static void tidy(struct inode **pi)
 	}
 }
 
-static int open_for_locks(struct p9_call *c, const struct lfile *f, bool *writable)
+static int open_for_locks(struct p9_caller *c, const struct lfile *f, bool *writable)
 {
 	/* a description open for writing would keep the host from running the file: only where the fid is one, too */
 	char proc[16];
@@ -127,7 +127,7 @@ static int open_for_locks(struct p9_call *c, const struct lfile *f, bool *writab
 	return fd < 0 ? p9_err() : fd;
 }
 
-static struct owner *new_owner(struct p9_call *c, const struct lfile *f, const struct p9_lockreq *l, int *rc)
+static struct owner *new_owner(struct p9_caller *c, const struct lfile *f, const struct p9_lockreq *l, int *rc)
 {
 	struct owner *o =
 		p9_fd_short() && atomic_load(l->held) >= LOCKS_ALWAYS ? NULL : calloc(1, sizeof(*o) + l->client_id.len);
@@ -167,7 +167,7 @@ static int set_kernel(int fd, uint8_t type, uint64_t start, uint64_t end)
 }
 
 /* A read-only descriptor cannot hold write locks: take what is held with a writable one first, then let the old go. */
-static int make_writable(struct p9_call *c, struct owner *o, const struct lfile *f)
+static int make_writable(struct p9_caller *c, struct owner *o, const struct lfile *f)
 {
 	bool writable;
 	int fd = open_for_locks(c, f, &writable);
@@ -257,7 +257,7 @@ static int may_lock(const struct p9_file *f, const struct p9_lockreq *l)
 	return 0;
 }
 
-static int lock_locked(struct p9_call *c, const struct lfile *f, const struct p9_lockreq *l, uint64_t end)
+static int lock_locked(struct p9_caller *c, const struct lfile *f, const struct p9_lockreq *l, uint64_t end)
 {
 	struct inode **pi = find_inode(LNODE(f->base.node));
 	struct owner *o = find_owner(*pi, l);
@@ -287,7 +287,7 @@ static int lock_locked(struct p9_call *c, const struct lfile *f, const struct p9
 	return rc;
 }
 
-int local_lock(struct p9_call *c, struct p9_file *base, const struct p9_lockreq *l)
+int local_lock(struct p9_caller *c, struct p9_file *base, const struct p9_lockreq *l)
 {
 	uint64_t end;
 	int rc = range_of(l, &end);
@@ -332,8 +332,8 @@ static void name_holder(const struct owner *o, pid_t pid, struct p9_rgetlock *ou
 	out->proc_id = pid > 0 ? (uint32_t)pid : 0; /* the kernel does not say who holds an OFD lock */
 }
 
-static int getlock_locked(struct p9_call *c, const struct lfile *f, const struct p9_lockreq *l, struct p9_rgetlock *out,
-			  struct iovec name)
+static int getlock_locked(struct p9_caller *c, const struct lfile *f, const struct p9_lockreq *l,
+			  struct p9_rgetlock *out, struct iovec name)
 {
 	struct inode *in = *find_inode(LNODE(f->base.node));
 	struct owner *o = find_owner(in, l);
@@ -369,7 +369,7 @@ static int getlock_locked(struct p9_call *c, const struct lfile *f, const struct
 	return 0;
 }
 
-int local_getlock(struct p9_call *c, struct p9_file *base, const struct p9_lockreq *l, struct p9_rgetlock *out,
+int local_getlock(struct p9_caller *c, struct p9_file *base, const struct p9_lockreq *l, struct p9_rgetlock *out,
 		  char *client_id, size_t cap)
 {
 	uint64_t end;

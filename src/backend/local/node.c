@@ -108,7 +108,7 @@ static int check_below(const struct lroot *r, int fd)
 	return rc;
 }
 
-static int step_up(struct p9_call *c, const struct lroot *r, int dirfd)
+static int step_up(struct p9_caller *c, const struct lroot *r, int dirfd)
 {
 	int fd;
 	LRETRY(c, fd, openat(dirfd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC));
@@ -130,7 +130,7 @@ struct walk {
 };
 
 /* One element. Returns 0 with w moved, or an error with w as it was. */
-static int step(struct p9_call *c, const struct lroot *r, struct walk *w, struct p9_str name)
+static int step(struct p9_caller *c, const struct lroot *r, struct walk *w, struct p9_str name)
 {
 	char buf[P9_NAMEMAX + 1];
 	struct statx st;
@@ -181,7 +181,7 @@ static int finish(struct lnode *from, struct walk *w, struct p9_str name, struct
 }
 
 /* A clone of a fid whose descriptor is an open file (Tlcreate) gets one of its own, so that clunk still closes. */
-static int clone_node(struct p9_call *c, struct lnode *n, struct p9_node **out)
+static int clone_node(struct p9_caller *c, struct lnode *n, struct p9_node **out)
 {
 	char proc[16];
 	struct statx st;
@@ -211,7 +211,7 @@ static int clone_node(struct p9_call *c, struct lnode *n, struct p9_node **out)
 	return rc;
 }
 
-int local_walk(struct p9_call *c, struct p9_node *base, const struct p9_strs *names, struct p9_qids *qids,
+int local_walk(struct p9_caller *c, struct p9_node *base, const struct p9_strs *names, struct p9_qids *qids,
 	       struct p9_node **out)
 {
 	struct lnode *n = LNODE(base);

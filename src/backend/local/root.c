@@ -172,7 +172,7 @@ void p9_local_set_tree(struct lroot *root, void *tree)
 	root->tree = tree;
 }
 
-int local_attach(struct p9_call *c, void *arg, struct p9_node **out)
+int local_attach(struct p9_caller *c, void *arg, struct p9_node **out)
 {
 	struct lroot *r = arg;
 	int rc = lident_enter(c);
@@ -198,7 +198,7 @@ int local_attach(struct p9_call *c, void *arg, struct p9_node **out)
 	return 0;
 }
 
-int local_statfs(struct p9_call *c, struct p9_node *n, struct p9_rstatfs *out)
+int local_statfs(struct p9_caller *c, struct p9_node *n, struct p9_rstatfs *out)
 {
 	struct statfs fs;
 	int rc = lident_enter(c);

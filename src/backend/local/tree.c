@@ -12,7 +12,7 @@
 #include <unistd.h>
 #include "backend/local/local.h"
 
-static int made(struct p9_call *c, int dirfd, const char *name, uint32_t gid, struct p9_qid *out)
+static int made(struct p9_caller *c, int dirfd, const char *name, uint32_t gid, struct p9_qid *out)
 {
 	struct statx st;
 	lident_give_gid(c, dirfd, name, gid);
@@ -28,7 +28,7 @@ static int need_dir(const struct p9_node *n)
 	return S_ISDIR(((const struct lnode *)n)->type) ? 0 : -P9_ENOTDIR;
 }
 
-int local_symlink(struct p9_call *c, struct p9_node *dir, const struct p9_tsymlink *m, struct p9_qid *out)
+int local_symlink(struct p9_caller *c, struct p9_node *dir, const struct p9_tsymlink *m, struct p9_qid *out)
 {
 	char name[P9_NAMEMAX + 1], target[P9_TARGETMAX + 1];
 	int rc = need_dir(dir);
@@ -62,7 +62,7 @@ static int node_type(const struct lroot *r, uint32_t mode)
 	}
 }
 
-int local_mknod(struct p9_call *c, struct p9_node *dir, const struct p9_tmknod *m, struct p9_qid *out)
+int local_mknod(struct p9_caller *c, struct p9_node *dir, const struct p9_tmknod *m, struct p9_qid *out)
 {
 	char name[P9_NAMEMAX + 1];
 	int rc = need_dir(dir);
@@ -77,7 +77,7 @@ int local_mknod(struct p9_call *c, struct p9_node *dir, const struct p9_tmknod *
 	return rc < 0 ? p9_err() : made(c, LNODE(dir)->self->fd, name, m->gid, out);
 }
 
-int local_mkdir(struct p9_call *c, struct p9_node *dir, const struct p9_tmkdir *m, struct p9_qid *out)
+int local_mkdir(struct p9_caller *c, struct p9_node *dir, const struct p9_tmkdir *m, struct p9_qid *out)
 {
 	char name[P9_NAMEMAX + 1];
 	int rc = need_dir(dir);
@@ -91,7 +91,7 @@ int local_mkdir(struct p9_call *c, struct p9_node *dir, const struct p9_tmkdir *
 	return rc < 0 ? p9_err() : made(c, LNODE(dir)->self->fd, name, m->gid, out);
 }
 
-int local_link(struct p9_call *c, struct p9_node *dir, struct p9_node *n, struct p9_str to)
+int local_link(struct p9_caller *c, struct p9_node *dir, struct p9_node *n, struct p9_str to)
 {
 	char name[P9_NAMEMAX + 1], proc[40];
 	int rc = need_dir(dir);
@@ -108,7 +108,7 @@ int local_link(struct p9_call *c, struct p9_node *dir, struct p9_node *n, struct
 	return rc < 0 ? p9_err() : 0;
 }
 
-int local_renameat(struct p9_call *c, struct p9_node *from, struct p9_node *to, const struct p9_trenameat *m)
+int local_renameat(struct p9_caller *c, struct p9_node *from, struct p9_node *to, const struct p9_trenameat *m)
 {
 	char oldname[P9_NAMEMAX + 1], newname[P9_NAMEMAX + 1];
 	int rc = need_dir(from) < 0 ? -P9_ENOTDIR : need_dir(to);
@@ -122,7 +122,7 @@ int local_renameat(struct p9_call *c, struct p9_node *from, struct p9_node *to, 
 	return rc < 0 ? p9_err() : 0;
 }
 
-int local_unlinkat(struct p9_call *c, struct p9_node *dir, struct p9_str what, uint32_t flags)
+int local_unlinkat(struct p9_caller *c, struct p9_node *dir, struct p9_str what, uint32_t flags)
 {
 	char name[P9_NAMEMAX + 1];
 	int rc = need_dir(dir);
@@ -176,7 +176,7 @@ static int moved(struct lnode *n, struct lfd *dir, const char *name)
 	return 0;
 }
 
-int local_rename(struct p9_call *c, struct p9_node *base, struct p9_node *to, struct p9_str newname)
+int local_rename(struct p9_caller *c, struct p9_node *base, struct p9_node *to, struct p9_str newname)
 {
 	struct lnode *n = LNODE(base);
 	char oldname[P9_NAMEMAX + 1], name[P9_NAMEMAX + 1];
@@ -194,7 +194,7 @@ int local_rename(struct p9_call *c, struct p9_node *base, struct p9_node *to, st
 	return rc;
 }
 
-int local_remove(struct p9_call *c, struct p9_node *base)
+int local_remove(struct p9_caller *c, struct p9_node *base)
 {
 	struct lnode *n = LNODE(base);
 	char name[P9_NAMEMAX + 1];
@@ -210,7 +210,7 @@ int local_remove(struct p9_call *c, struct p9_node *base)
 	return rc;
 }
 
-int local_readlink(struct p9_call *c, struct p9_node *n, char *buf, size_t cap)
+int local_readlink(struct p9_caller *c, struct p9_node *n, char *buf, size_t cap)
 {
 	ssize_t len;
 	int rc = lident_enter(c);

@@ -39,7 +39,7 @@ static ssize_t filter(const struct lroot *r, char *list, ssize_t len)
 	return out;
 }
 
-static int list_names(struct p9_call *c, const struct lroot *r, const char *proc, struct iovec out)
+static int list_names(struct p9_caller *c, const struct lroot *r, const char *proc, struct iovec out)
 {
 	char *list = malloc(P9_XATTR_MAX);
 	ssize_t n;
@@ -59,7 +59,7 @@ static int list_names(struct p9_call *c, const struct lroot *r, const char *proc
 	return rc;
 }
 
-int local_getxattr(struct p9_call *c, struct p9_node *n, struct p9_str which, void *buf, size_t cap)
+int local_getxattr(struct p9_caller *c, struct p9_node *n, struct p9_str which, void *buf, size_t cap)
 {
 	char name[P9_NAMEMAX + 1], proc[40];
 	ssize_t len;
@@ -79,7 +79,7 @@ int local_getxattr(struct p9_call *c, struct p9_node *n, struct p9_str which, vo
 	return len < 0 ? p9_err() : (int)len;
 }
 
-int local_setxattr(struct p9_call *c, struct p9_node *n, struct p9_str which, const void *value, size_t size,
+int local_setxattr(struct p9_caller *c, struct p9_node *n, struct p9_str which, const void *value, size_t size,
 		   uint32_t flags)
 {
 	char name[P9_NAMEMAX + 1], proc[40];

@@ -153,7 +153,7 @@ static struct p9_qid qid_of(const struct snode *n)
 	return (struct p9_qid){ n->base.qtype, 0, SYNTH_PATH(n->ino) };
 }
 
-static int synth_attach(struct p9_call *c, void *arg, struct p9_node **out)
+static int synth_attach(struct p9_caller *c, void *arg, struct p9_node **out)
 {
 	(void)c;
 	*out = p9_node_get(&((struct p9_synth *)arg)->root->base);
@@ -161,7 +161,7 @@ static int synth_attach(struct p9_call *c, void *arg, struct p9_node **out)
 }
 
 /* Stops at a portal: what lies behind it is another backend's. */
-static int synth_walk(struct p9_call *c, struct p9_node *base, const struct p9_strs *names, struct p9_qids *qids,
+static int synth_walk(struct p9_caller *c, struct p9_node *base, const struct p9_strs *names, struct p9_qids *qids,
 		      struct p9_node **out)
 {
 	struct snode *n = SNODE(base);
@@ -182,7 +182,7 @@ static int synth_walk(struct p9_call *c, struct p9_node *base, const struct p9_s
 	return 0;
 }
 
-static int synth_getattr(struct p9_call *c, struct p9_node *base, uint64_t mask, struct p9_rgetattr *out)
+static int synth_getattr(struct p9_caller *c, struct p9_node *base, uint64_t mask, struct p9_rgetattr *out)
 {
 	struct snode *n = SNODE(base);
 	(void)c;
@@ -197,7 +197,7 @@ static int synth_getattr(struct p9_call *c, struct p9_node *base, uint64_t mask,
 	return 0;
 }
 
-static int synth_statfs(struct p9_call *c, struct p9_node *n, struct p9_rstatfs *out)
+static int synth_statfs(struct p9_caller *c, struct p9_node *n, struct p9_rstatfs *out)
 {
 	(void)c;
 	(void)n;
@@ -205,7 +205,7 @@ static int synth_statfs(struct p9_call *c, struct p9_node *n, struct p9_rstatfs 
 	return 0;
 }
 
-static int synth_open(struct p9_call *c, struct p9_node *base, uint32_t flags, struct p9_file **out)
+static int synth_open(struct p9_caller *c, struct p9_node *base, uint32_t flags, struct p9_file **out)
 {
 	struct snode *n = SNODE(base);
 	(void)c;
@@ -226,7 +226,7 @@ static int synth_open(struct p9_call *c, struct p9_node *base, uint32_t flags, s
 	return 0;
 }
 
-static int64_t synth_read(struct p9_call *c, struct p9_file *base, uint64_t offset, const struct iovec *iov, int niov,
+static int64_t synth_read(struct p9_caller *c, struct p9_file *base, uint64_t offset, const struct iovec *iov, int niov,
 			  bool nowait)
 {
 	struct sfile *f = (struct sfile *)base;
@@ -243,7 +243,7 @@ static int64_t synth_read(struct p9_call *c, struct p9_file *base, uint64_t offs
 }
 
 /* Cookies: 1 after ".", 2 after "..", 2 + i after the i-th child. */
-static int synth_readdir(struct p9_call *c, struct p9_file *f, uint64_t offset, uint8_t *buf, uint32_t cap)
+static int synth_readdir(struct p9_caller *c, struct p9_file *f, uint64_t offset, uint8_t *buf, uint32_t cap)
 {
 	struct snode *dir = SNODE(f->node), *n = dir->child;
 	uint32_t len = 0;
@@ -271,7 +271,7 @@ static int synth_readdir(struct p9_call *c, struct p9_file *f, uint64_t offset, 
 	}
 }
 
-static int synth_close(struct p9_call *c, struct p9_file *f)
+static int synth_close(struct p9_caller *c, struct p9_file *f)
 {
 	(void)c;
 	p9_node_put(f->node);
