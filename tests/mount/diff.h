@@ -52,7 +52,7 @@ struct world {
 	char root[3][PATH_MAX];
 	uint64_t seed, rng, number;
 	unsigned process;
-	bool is_root, flock, trace, no_mmap;
+	bool is_root, flock, trace, no_mmap, own_times;
 	const char *skip; /* names of operations, with commas */
 	struct slot slots[SLOTS];
 	struct map maps[MAPS];

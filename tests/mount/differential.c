@@ -27,19 +27,21 @@ struct options {
 	struct world first; /* what all processes begin with */
 };
 
-static const char usage[] = "usage: differential [OPTION]... LOCAL MOUNT [BENEATH]\n"
-			    "       differential --shared [OPTION]... MOUNT... --beneath BENEATH\n"
-			    "  --seed N         where the random numbers begin (1)\n"
-			    "  --ops N          operations of each process (10000); with --shared: rounds\n"
-			    "  --procs N        processes (1)\n"
-			    "  --check-every N  compare the trees after so many operations (2500)\n"
-			    "  --replay N       the run again, up to operation N, which is shown with what led to it\n"
-			    "  --process N      only this process\n"
-			    "  --skip A,B       without these operations; --list names them\n"
-			    "  --no-mmap        without mappings\n"
-			    "  --trace          print each operation\n"
-			    "  --stats          how often each operation was done, and how often with success\n"
-			    "  --keep           leave the trees\n";
+static const char usage[] =
+	"usage: differential [OPTION]... LOCAL MOUNT [BENEATH]\n"
+	"       differential --shared [OPTION]... MOUNT... --beneath BENEATH\n"
+	"  --seed N         where the random numbers begin (1)\n"
+	"  --ops N          operations of each process (10000); with --shared: rounds\n"
+	"  --procs N        processes (1)\n"
+	"  --check-every N  compare the trees after so many operations (2500)\n"
+	"  --replay N       the run again, up to operation N, which is shown with what led to it\n"
+	"  --process N      only this process\n"
+	"  --skip A,B       without these operations; --list names them\n"
+	"  --no-mmap        without mappings\n"
+	"  --own-times      with writeback the mount's kernel has times of its own: not compared with BENEATH's\n"
+	"  --trace          print each operation\n"
+	"  --stats          how often each operation was done, and how often with success\n"
+	"  --keep           leave the trees\n";
 
 static bool same_file(const struct memory *m, const struct memory *bad)
 {
@@ -80,17 +82,18 @@ static void print_failure(const struct options *opt, struct world *w, bool trees
 		print_history(w, stderr);
 	}
 	fprintf(stderr,
-		"  again: differential --seed %llu --procs %u --process %u --check-every %llu%s%s%s --replay %llu %s %s %s\n",
+		"  again: differential --seed %llu --procs %u --process %u --check-every %llu%s%s%s%s --replay %llu %s %s %s\n",
 		(unsigned long long)w->seed, opt->processes, w->process, (unsigned long long)opt->check_every,
-		w->no_mmap ? " --no-mmap" : "", w->skip ? " --skip " : "", w->skip ? w->skip : "",
-		(unsigned long long)w->number, w->dir[0], w->dir[1], w->dir[2] ? w->dir[2] : "");
+		w->no_mmap ? " --no-mmap" : "", w->own_times ? " --own-times" : "", w->skip ? " --skip " : "",
+		w->skip ? w->skip : "", (unsigned long long)w->number, w->dir[0], w->dir[1],
+		w->dir[2] ? w->dir[2] : "");
 }
 
 static bool check_trees(struct world *w)
 {
 	ops_settle(w);
 	return tree_equal(w->root[0], w->root[1], false, stderr) &&
-	       (!w->dir[2] || tree_equal(w->root[1], w->root[2], true, stderr));
+	       (!w->dir[2] || tree_equal(w->root[1], w->root[2], !w->own_times, stderr));
 }
 
 static void print_stats(const struct world *w)
@@ -186,14 +189,33 @@ static uint64_t number(const char *text)
 	return n;
 }
 
-enum { SEED = 256, OPS, PROCS, EVERY, REPLAY, PROCESS, SKIP, SHARED, BENEATH, TRACE, KEEP, LIST, NO_MMAP, STATS };
+enum {
+	SEED = 256,
+	OPS,
+	PROCS,
+	EVERY,
+	REPLAY,
+	PROCESS,
+	SKIP,
+	SHARED,
+	BENEATH,
+	TRACE,
+	KEEP,
+	LIST,
+	NO_MMAP,
+	STATS,
+	TIMES
+};
 
 static const struct option names[] = {
-	{ "seed", 1, NULL, SEED },	   { "ops", 1, NULL, OPS },	  { "procs", 1, NULL, PROCS },
-	{ "check-every", 1, NULL, EVERY }, { "replay", 1, NULL, REPLAY }, { "process", 1, NULL, PROCESS },
-	{ "skip", 1, NULL, SKIP },	   { "shared", 0, NULL, SHARED }, { "beneath", 1, NULL, BENEATH },
-	{ "trace", 0, NULL, TRACE },	   { "keep", 0, NULL, KEEP },	  { "list", 0, NULL, LIST },
-	{ "no-mmap", 0, NULL, NO_MMAP },   { "stats", 0, NULL, STATS },	  { NULL, 0, NULL, 0 },
+	{ "seed", 1, NULL, SEED },	 { "ops", 1, NULL, OPS },
+	{ "procs", 1, NULL, PROCS },	 { "check-every", 1, NULL, EVERY },
+	{ "replay", 1, NULL, REPLAY },	 { "process", 1, NULL, PROCESS },
+	{ "skip", 1, NULL, SKIP },	 { "shared", 0, NULL, SHARED },
+	{ "beneath", 1, NULL, BENEATH }, { "trace", 0, NULL, TRACE },
+	{ "keep", 0, NULL, KEEP },	 { "list", 0, NULL, LIST },
+	{ "no-mmap", 0, NULL, NO_MMAP }, { "own-times", 0, NULL, TIMES },
+	{ "stats", 0, NULL, STATS },	 { NULL, 0, NULL, 0 },
 };
 
 static void parse(struct options *opt, int argc, char **argv)
@@ -232,6 +254,9 @@ static void parse(struct options *opt, int argc, char **argv)
 			break;
 		case KEEP:
 			opt->keep = true;
+			break;
+		case TIMES:
+			opt->first.own_times = true;
 			break;
 		case NO_MMAP:
 			opt->first.no_mmap = true;

@@ -81,9 +81,11 @@ class Child:
                 value = (True, function())
             except BaseException as e:  # pylint: disable=broad-except
                 value = (False, f"{type(e).__name__}: {e}")
-            with os.fdopen(writer, "wb") as f:
-                f.write(pickle.dumps(value))
-            os._exit(0)
+            try:
+                with os.fdopen(writer, "wb") as f:
+                    f.write(pickle.dumps(value))
+            finally:
+                os._exit(0)
         os.close(writer)
         self.status = None
 

@@ -1008,6 +1008,15 @@ static bool do_lock(struct world *w)
 		static const char *const words[] = { "SH", "EX", "EX", "UN" };
 		say(w, "flock(%s, %s|NB)", slot_name(w, slot), words[kind]);
 		BOTH(flock(slot->fd[s], kinds[kind] | LOCK_NB));
+		int mode = slot->flags & O_ACCMODE;
+		bool unfit = kinds[kind] == LOCK_EX ? mode == O_RDONLY : kinds[kind] == LOCK_SH && mode == O_WRONLY;
+		if (unfit &&
+		    w->out[1].err == EBADF) { /* as on NFS: the server locks by ranges, which want the right mode */
+			flock(slot->fd[0], LOCK_UN);
+			flock(slot->fd[1], LOCK_UN);
+			w->out[0] = (struct outcome){ 0, 0, 0, w->out[0].data };
+			w->out[1] = (struct outcome){ 0, 0, 0, w->out[1].data };
+		}
 		return true;
 	}
 	say(w, "fcntl(%s, %s%s, %s, %d+%lld+%lld)", slot_name(w, slot), own ? "OFD_" : "", ask ? "GETLK" : "SETLK",
@@ -1015,6 +1024,7 @@ static bool do_lock(struct world *w)
 	    : kind < 3 ? "write"
 		       : "unlock",
 	    whence, (long long)from, (long long)n);
+	fstat(slot->fd[1], &st); /* the kernel counts from the size that it knows, and does not ask */
 	for (int s = 0; s < 2; s++) {
 		struct flock l = { .l_type = types[kind], .l_whence = whence, .l_start = from, .l_len = n };
 		errno = 0;
@@ -1041,6 +1051,17 @@ static void bus(int sig)
 	}
 	signal(SIGBUS, SIG_DFL);
 	raise(sig);
+}
+
+static void unmap(struct map *map)
+{
+	for (int s = 0; s < 2; s++) {
+		if (map->at[s]) {
+			munmap(map->at[s], map->size);
+		}
+		close(map->fd[s]);
+		map->at[s] = NULL;
+	}
 }
 
 /* false: a page of it is not there. */
@@ -1079,6 +1100,11 @@ static bool do_mmap(struct world *w)
 		w->out[s].err = at == MAP_FAILED ? errno : 0;
 		map->fd[s] = dup(slot->fd[s]);
 	}
+	if (w->out[1].err == ENODEV &&
+	    (slot->flags & O_APPEND)) { /* only the server knows where what is appended lands */
+		unmap(map);
+		w->out[1] = (struct outcome){ 0, 0, 0, w->out[1].data };
+	}
 	return true;
 }
 
@@ -1114,17 +1140,6 @@ static bool do_map_access(struct world *w)
 		touch_both(map->fd); /* a tmpfs does not tell when a mapping was written */
 	}
 	return true;
-}
-
-static void unmap(struct map *map)
-{
-	for (int s = 0; s < 2; s++) {
-		if (map->at[s]) {
-			munmap(map->at[s], map->size);
-		}
-		close(map->fd[s]);
-		map->at[s] = NULL;
-	}
 }
 
 static bool do_munmap(struct world *w)

@@ -36,15 +36,15 @@ def open_files(p, n):
 
 @suite.test
 def ten_thousand_open_files():
-    """The server needs two descriptors for each; where it may not have them, as many files as it can."""
+    """The server needs three descriptors for each; where it may not have them, as many files as it can."""
     n = 10000
     old = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(old[1], 4 * n),) * 2)
     except (OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (old[1],) * 2)
-        if old[1] < 2 * n + 1000:
-            n = (old[1] - 1000) // 2
+        if old[1] < 3 * n + 1000:
+            n = (old[1] - 1000) // 3
             print(f"    {n} files only: no process here may have more than {old[1]} descriptors")
     try:
         with Pair() as p:

@@ -59,11 +59,10 @@ def fio_with_verify_writeback():
 
 @suite.test
 def bonnie():
-    with Pair("allow_other") as p:
-        os.chown(p.where, USER, USER)
+    with Pair("", user=USER) as p:
         megabytes = size(32, 64, 1024)
-        program(needs("bonnie++"), "-d", p.where, "-r", megabytes // 2, "-s", f"{megabytes}:64k", "-n", "1", "-f", "-u",
-                f"{USER}:{USER}", "-q", "-m", "mount", seconds=300)
+        program(needs("bonnie++"), "-d", p.where, "-r", megabytes // 2, "-s", f"{megabytes}:64k", "-n", "1", "-f", "-q", "-m",
+                "mount", seconds=300, user=USER)
 
 
 @suite.test

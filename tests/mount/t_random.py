@@ -13,6 +13,8 @@ def tool(name):
 
 
 def differential(options, seeds, ops, processes=2, user=None, *more):
+    if "loose" in options:
+        more += ("--own-times",)
     with Pair(options, user=user) as p:
         for seed in seeds:
             program(tool("differential"), "--seed", seed, "--ops", ops, "--procs", processes, *more, p.local, p.where, p.beneath,
