@@ -79,9 +79,10 @@ void ops_explain(struct world *w, FILE *to);
 bool tree_equal(const char *one, const char *other, bool exact, FILE *to);
 void tree_remove(const char *path);
 
-/* shared.c: processes that work in one directory, over one mount or several. Returns the number of broken invariants. */
+/* shared.c: processes that work in one directory, over one mount or several; exact: times are those beneath. Returns the
+ * number of broken invariants. */
 int shared_run(const char *const *mounts, unsigned n_mounts, const char *beneath, unsigned processes, uint64_t rounds,
-	       uint64_t seed);
+	       uint64_t seed, bool exact);
 
 uint64_t random_next(uint64_t *state);
 #endif

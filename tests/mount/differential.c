@@ -285,7 +285,7 @@ int main(int argc, char **argv)
 			return 2;
 		}
 		int broken = shared_run((const char *const *)argv + optind, (unsigned)dirs, opt.first.dir[2],
-					opt.processes, opt.ops, opt.seed);
+					opt.processes, opt.ops, opt.seed, !opt.first.own_times);
 		return broken ? 1 : 0;
 	}
 	if (dirs < 2 || dirs > 3) {

@@ -417,7 +417,7 @@ static void prepare(struct guest *g)
 }
 
 static void check_all(struct guest *g, const char *const *mounts, unsigned n_mounts, const char *beneath,
-		      unsigned processes)
+		      unsigned processes, bool exact)
 {
 	char below[PATH_MAX];
 	snprintf(below, sizeof below, "%s/shared", beneath ? beneath : mounts[0]);
@@ -426,14 +426,14 @@ static void check_all(struct guest *g, const char *const *mounts, unsigned n_mou
 	check_tokens(g);
 	for (unsigned i = 0; i < n_mounts; i++) {
 		snprintf(g->dir, sizeof g->dir, "%s/shared", mounts[i]);
-		if (!tree_equal(g->dir, below, true, stderr)) {
+		if (!tree_equal(g->dir, below, exact, stderr)) {
 			broken(g, "differs from what is beneath", mounts[i], 0);
 		}
 	}
 }
 
 int shared_run(const char *const *mounts, unsigned n_mounts, const char *beneath, unsigned processes, uint64_t rounds,
-	       uint64_t seed)
+	       uint64_t seed, bool exact)
 {
 	struct counts *counts = mmap(NULL, sizeof *counts, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	struct guest g = { .counts = counts };
@@ -465,7 +465,7 @@ int shared_run(const char *const *mounts, unsigned n_mounts, const char *beneath
 	if (n_mounts > 1) {
 		sleep(2); /* attributes may be as old as the mounts' time-out says */
 	}
-	check_all(&g, mounts, n_mounts, beneath, processes);
+	check_all(&g, mounts, n_mounts, beneath, processes, exact);
 	if (counts->broken == 0) {
 		printf("nothing broken: seed %llu, %u processes over %u mounts, %llu rounds each; guards entered %llu times\n",
 		       (unsigned long long)seed, processes, n_mounts, (unsigned long long)rounds,
