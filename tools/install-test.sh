@@ -33,7 +33,7 @@ import json, sys
 print(next(o["value"] for o in json.load(sys.stdin) if o["name"] == "prefix"))')
 
 check "make install DESTDIR=" make --no-print-directory install BUILD="$build" DESTDIR="$dest"
-for file in p9d p9 p9d.8 p9.1 p9d.service p9d.socket codec.h messages.h error.h; do
+for file in p9d p9 p9d.8 p9.1 p9d.service p9d.socket codec.h messages.h error.h session.h vfs.h engine.h libp9core.a p9core.pc; do
 	check "$file is installed" one "$file"
 done
 inside_prefix() {
@@ -76,6 +76,18 @@ for header in "$dest$prefix"/include/p9/*.h; do
 	check "<p9/${header##*/}> alone" gcc -std=c11 -Wall -Wextra -Wpedantic -Werror -fsyntax-only \
 		-I"$dest$prefix/include" -x c - <<<"#include <p9/${header##*/}>"
 done
+# A program that is built from what was installed, and from nothing else.
+core() {
+	local pc
+	pc=$(find "$dest" -name p9core.pc)
+	# shellcheck disable=SC2046 # flags are words
+	gcc -Wall -Wextra -Werror doc/examples/vfs.c -o "$dest.vfs" \
+		$(PKG_CONFIG_SYSROOT_DIR="$dest" PKG_CONFIG_PATH="${pc%/*}" pkg-config --cflags --libs p9core)
+	local rc=$?
+	rm -f "$dest.vfs"
+	return $rc
+}
+check "doc/examples/vfs.c with p9core.pc" core
 check "make uninstall" make --no-print-directory uninstall BUILD="$build" DESTDIR="$dest"
 nothing_left() {
 	local left

@@ -15,6 +15,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ALLOWED = {
     "wire": "",
     "engine": "wire",
+    "vfs": "engine wire",
     "virtio": "",
     "base": "",
     "client": "engine base wire",
@@ -32,7 +33,7 @@ PARTS = {
     "backend": ("backend", "ops", "defaults"),
 }
 # Built without a C library: only what every compiler brings, and string.h for memcpy and friends.
-FREESTANDING = ("wire", "engine", "virtio")
+FREESTANDING = ("wire", "engine", "vfs", "virtio")
 FREESTANDING_HEADERS = ("stdbool.h", "stddef.h", "stdint.h", "stdarg.h", "limits.h", "string.h")
 # A connection is one loop's; threads and locks are made only here. The client has one thread when asked (p9_client_thread).
 THREADED = ("base", "backend", "client", "p9d")

@@ -41,12 +41,14 @@ struct p9_export_config {
 
 /* Where a connection comes from. */
 struct p9_peer {
-	enum { P9_PEER_UNIX, P9_PEER_TCP, P9_PEER_FD } kind;
+	enum { P9_PEER_UNIX, P9_PEER_TCP, P9_PEER_FD, P9_PEER_GUEST } kind;
 	bool known; /* uid, gid, pid are the kernel's word (SO_PEERCRED) */
 	uint32_t uid, gid, pid;
 	char text[96];	    /* for log lines */
 	bool remote;	    /* comes over a network, from: */
 	uint8_t source[16]; /* an IPv6 /64, or a mapped IPv4 address */
+	const char *only;   /* name of the one export that it may attach to, valid as long as the server; NULL for any */
+	void *make_arg;	    /* for the p9_link_make */
 };
 
 P9_MUST_USE int p9_server_new(const struct p9_server_config *conf, struct p9_server **out);

@@ -25,16 +25,25 @@ struct p9_frame {
 	int npayload;
 	size_t elsewhere; /* bytes at payload */
 	struct p9_buf *owner;
+	void *ticket; /* what its reply is sent with; the link's own, may be NULL */
 };
 
 /* Room for one reply. Commit it, or keep it (then it is the request's own), or just forget it. */
 struct p9_room {
-	uint8_t *head;	     /* `headlen` bytes, private */
-	struct iovec iov[1]; /* payload goes here */
+	uint8_t *head;	   /* `headlen` bytes, private */
+	struct iovec *iov; /* payload goes here */
 	int niov;
-	struct p9_buf *buf; /* where both lie */
+	struct iovec one;   /* the only piece, where one is enough */
+	struct p9_buf *buf; /* the link's: where head, or both, lie */
 	uint32_t off;	    /* of head in buf */
+	uint32_t headlen;
+	void *ticket;
 };
+/* Where the payload is one piece: the place of its first byte. */
+static inline uint8_t *p9_room_flat(const struct p9_room *room)
+{
+	return room->iov[0].iov_base;
+}
 
 /* Why a link ended, for the log. */
 struct p9_link_user {
@@ -42,19 +51,27 @@ struct p9_link_user {
 	int (*frame)(struct p9_link *l, const struct p9_frame *f);
 	/* True while no more messages can be taken; p9_link_ops.resume ends that. */
 	bool (*full)(struct p9_link *l);
+	/* The peer begins anew without a Tversion (a device that is reset): the session ends, the link stays. NULL: no. */
+	void (*restart)(struct p9_link *l);
+	/* The peer wants to pause and waits for all requests to be answered: those that wait for others give up. */
+	void (*hurry)(struct p9_link *l);
 	/* The peer is gone, or broke the framing. Called once; nothing is sent any more. */
 	void (*closed)(struct p9_link *l, int why, const char *text);
 };
 
 struct p9_link_ops {
-	/* Room for a reply of headlen bytes and at most `payload` more. -P9_ENOMEM when there is none. */
-	int (*reserve)(struct p9_link *l, size_t headlen, size_t payload, struct p9_room *room);
-	/* Sends the first n bytes of the room that was reserved last (head and payload are one piece there). */
+	/* Room for the reply to the frame with this ticket: headlen bytes and at most `payload` more, in one piece when
+	 * `flat`. -P9_ENOMEM when there is none, -P9_EMSGSIZE when the peer left less. */
+	int (*reserve)(struct p9_link *l, void *ticket, size_t headlen, size_t payload, bool flat,
+		       struct p9_room *room);
+	/* Sends the first n bytes of the room that was reserved last. */
 	void (*commit)(struct p9_link *l, const struct p9_room *room, size_t n);
 	/* Makes the room the caller's own for longer than this message; it is then sent with send_room. */
 	void (*keep)(struct p9_link *l, struct p9_room *room);
-	/* Sends n bytes of a room that was kept, and gives it back (n may be 0). */
+	/* Sends n bytes of a room that was kept, and gives it back (n may be 0: then nothing is sent). */
 	void (*send_room)(struct p9_link *l, struct p9_room *room, size_t n);
+	/* The frame with this ticket gets no reply. NULL: nothing is to be done then. */
+	void (*no_reply)(struct p9_link *l, void *ticket);
 	/* Sends len bytes of a file behind what was committed, without copying them. NULL: not possible here. */
 	int (*send_file)(struct p9_link *l, struct p9_file *f, uint64_t off, uint32_t len);
 	/* Goes on with messages that have come already. Returns 0 or P9_LOST. */
@@ -70,8 +87,9 @@ struct p9_link_ops {
 };
 
 struct p9_loop;
-/* Makes a link of two descriptors (the same twice for a socket), which it takes over, on a loop. NULL: no memory. */
-typedef struct p9_link *p9_link_make(struct p9_loop *loop, int in, int out);
+/* Makes a link of two descriptors (the same twice for a socket), which it takes over, on a loop; `arg` is what the
+ * caller of p9_server_accept() gave. NULL: no memory. */
+typedef struct p9_link *p9_link_make(struct p9_loop *loop, int in, int out, void *arg);
 
 struct p9_link {
 	const struct p9_link_ops *ops;
@@ -83,6 +101,7 @@ struct p9_link {
 	bool reading;	       /* messages are being taken; false while user->full() */
 	bool busy;	       /* process() is at work, perhaps in a call that has lost the loop */
 	bool broken;	       /* ended, one way or the other */
+	bool lasting;	       /* outlives sessions: what comes before a Tversion is answered ESTALE */
 };
 
 #endif

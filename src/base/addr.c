@@ -19,7 +19,8 @@
 #include "base/hosterr.h"
 #include "p9/messages.h"
 
-#define FORMS "unix:PATH, tcp:HOST:PORT, tcp:[V6]:PORT, fd:N, fd:IN,OUT or stdio"
+#define VHOST_QUEUES_MAX 64
+#define FORMS "unix:PATH, tcp:HOST:PORT, tcp:[V6]:PORT, fd:N, fd:IN,OUT, stdio or vhost-user:PATH[,OPTION]..."
 
 static int parse_unix(struct p9_addr *a, const char *text, char *err, size_t cap)
 {
@@ -118,6 +119,59 @@ static int parse_fd(struct p9_addr *a, const char *text, char *err, size_t cap)
 	return 0;
 }
 
+/* One option of vhost-user. Returns what is wrong with it, or NULL. */
+static const char *vhost_option(struct p9_addr *a, const char *o, size_t n)
+{
+	if (n == 7 && memcmp(o, "connect", 7) == 0) {
+		a->connect = true;
+		return NULL;
+	}
+	if (n > 4 && memcmp(o, "tag=", 4) == 0) {
+		if (n - 4 >= sizeof(a->tag)) {
+			return "a tag has at most 31 bytes";
+		}
+		memcpy(a->tag, o + 4, n - 4);
+		return NULL;
+	}
+	if (n > 7 && memcmp(o, "export=", 7) == 0) {
+		if (n - 7 >= sizeof(a->export)) {
+			return "the export's name is too long";
+		}
+		memcpy(a->export, o + 7, n - 7);
+		return NULL;
+	}
+	if (n > 7 && memcmp(o, "queues=", 7) == 0) {
+		char *end;
+		unsigned long k = strtoul(o + 7, &end, 10);
+		if (end != o + n || o[7] < '0' || o[7] > '9' || k < 1 || k > VHOST_QUEUES_MAX) {
+			return "queues= is a number from 1 to 64";
+		}
+		a->queues = (unsigned)k;
+		return NULL;
+	}
+	return "options are tag=TAG, export=NAME, queues=N and connect";
+}
+
+static int parse_vhost(struct p9_addr *a, const char *text, char *err, size_t cap)
+{
+	size_t n = strcspn(text, ",");
+	const char *why = n == 0		 ? "without a path"
+			  : n >= sizeof(a->path) ? "the path is longer than a socket's may be"
+						 : NULL;
+	a->kind = P9_ADDR_VHOST;
+	memcpy(a->path, text, why ? 0 : n);
+	for (const char *o = text + n; !why && *o; o += n) {
+		o++;
+		n = strcspn(o, ",");
+		why = vhost_option(a, o, n);
+	}
+	if (why) {
+		snprintf(err, cap, "vhost-user:%.200s: %s", text, why);
+		return -P9_EINVAL;
+	}
+	return 0;
+}
+
 int p9_addr_parse(struct p9_addr *a, const char *text, char *err, size_t cap)
 {
 	memset(a, 0, sizeof(*a));
@@ -133,6 +187,9 @@ int p9_addr_parse(struct p9_addr *a, const char *text, char *err, size_t cap)
 	}
 	if (strncmp(text, "fd:", 3) == 0) {
 		return parse_fd(a, text + 3, err, cap);
+	}
+	if (strncmp(text, "vhost-user:", 11) == 0) {
+		return parse_vhost(a, text + 11, err, cap);
 	}
 	if (strcmp(text, "stdio") == 0) {
 		a->kind = P9_ADDR_STDIO;
@@ -158,8 +215,8 @@ void p9_addr_default(char *buf, size_t cap)
 
 static void address_text(const struct p9_addr *a, char *buf, size_t cap)
 {
-	if (a->kind == P9_ADDR_UNIX) {
-		snprintf(buf, cap, "unix:%s", a->path);
+	if (a->kind == P9_ADDR_UNIX || a->kind == P9_ADDR_VHOST) {
+		snprintf(buf, cap, "%s:%s", a->kind == P9_ADDR_UNIX ? "unix" : "vhost-user", a->path);
 	} else {
 		bool v6 = strchr(a->host, ':') != NULL;
 		snprintf(buf, cap, "tcp:%s%s%s:%s", v6 ? "[" : "", a->host, v6 ? "]" : "", a->port);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* addr.h - the addresses that p9d listens on and p9 connects to, as text and as socket addresses.
  *
- *   unix:PATH    tcp:HOST:PORT    tcp:[V6]:PORT    fd:N    fd:IN,OUT    stdio
+ *   unix:PATH    tcp:HOST:PORT    tcp:[V6]:PORT    fd:N    fd:IN,OUT    stdio    vhost-user:PATH[,OPTION]...
  */
 #ifndef P9_BASE_ADDR_H
 #define P9_BASE_ADDR_H
@@ -10,16 +10,21 @@
 #include <sys/socket.h>
 #include "p9/error.h"
 
-enum p9_addr_kind { P9_ADDR_UNIX, P9_ADDR_TCP, P9_ADDR_FD, P9_ADDR_STDIO };
+enum p9_addr_kind { P9_ADDR_UNIX, P9_ADDR_TCP, P9_ADDR_FD, P9_ADDR_STDIO, P9_ADDR_VHOST };
 
 #define P9_ADDR_DEFAULT_PORT "564"
 
 struct p9_addr {
 	enum p9_addr_kind kind;
-	char path[108]; /* unix */
+	char path[108]; /* unix, vhost-user */
 	char host[256]; /* tcp, brackets removed */
 	char port[32];	/* tcp, number or service name; "564" when none was given */
 	int in, out;	/* fd and stdio; the same number for fd:N */
+	/* vhost-user: */
+	char tag[32];	  /* what a guest mounts; "" when it was not said */
+	char export[256]; /* the one that is shared; "" for all */
+	unsigned queues;  /* 0 when it was not said */
+	bool connect;	  /* the monitor listens */
 };
 
 /* Parses `text`. Returns 0, or -P9_EINVAL and says why in err (always terminated). No look-ups, no descriptors. */

@@ -177,6 +177,47 @@ static int listen_tcp(struct p9d_listener *l, bool insecure)
 	return fd;
 }
 
+static int connect_monitor(struct p9d_listener *l)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	memcpy(sa.sun_path, l->addr.path, sizeof(sa.sun_path));
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0) {
+		return fd;
+	}
+	int rc = fail_errno(l->text);
+	if (fd >= 0) {
+		close(fd);
+	}
+	return rc;
+}
+
+/* A device for a monitor: which tree it shows, under which tag. */
+static int listen_vhost(struct p9d_listener *l, const struct p9d_config *c)
+{
+	const char *only = l->addr.export;
+	if (!only[0] && c->nexports == 1) {
+		only = c->exports[0].name;
+	}
+	bool there = !only[0];
+	for (unsigned i = 0; i < c->nexports && !there; i++) {
+		there = strcmp(c->exports[i].name, only) == 0;
+	}
+	if (!there) {
+		return fail(l->text, "export= names none of the exports");
+	}
+	if (!l->addr.tag[0]) {
+		return fail(l->text, "a device needs a tag=TAG for the guest to mount");
+	}
+	l->vhost = (struct p9_vhost_conf){ l->addr.tag, l->addr.queues ? l->addr.queues : 1 };
+	if (l->addr.connect) {
+		l->addr.in = l->addr.out = connect_monitor(l);
+		return l->addr.in < 0 ? -1 : 0;
+	}
+	l->source.fd = listen_unix(l, c->socket_mode);
+	return l->source.fd < 0 ? -1 : 0;
+}
+
 int p9d_listen(struct p9d_listener *l, const struct p9d_config *c, const char *text)
 {
 	char why[256];
@@ -189,6 +230,8 @@ int p9d_listen(struct p9d_listener *l, const struct p9d_config *c, const char *t
 	case P9_ADDR_UNIX:
 		l->source.fd = listen_unix(l, c->socket_mode);
 		break;
+	case P9_ADDR_VHOST:
+		return listen_vhost(l, c);
 	case P9_ADDR_TCP:
 		l->source.fd = listen_tcp(l, c->insecure);
 		break;
@@ -251,7 +294,7 @@ static void describe_peer(int fd, const struct p9d_listener *l, struct p9_peer *
 	struct sockaddr_storage sa = { 0 };
 	socklen_t salen = sizeof(sa);
 	char host[64] = "?", port[16] = "?";
-	p->kind = l->addr.kind == P9_ADDR_UNIX ? P9_PEER_UNIX : P9_PEER_TCP;
+	p->kind = l->addr.kind == P9_ADDR_TCP ? P9_PEER_TCP : P9_PEER_UNIX;
 	p->known = p->kind == P9_PEER_UNIX;
 	p->uid = p->gid = UINT32_MAX - 1; /* who cannot be told is nobody in particular, and never root */
 	if (p->kind == P9_PEER_UNIX && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cr, &len) == 0) {
@@ -305,7 +348,22 @@ static void pause_accepting(struct p9d_listener *l)
 
 static p9_link_make *maker(const struct p9_peer *peer)
 {
+	if (peer->kind == P9_PEER_GUEST) {
+		return p9_vhost_make;
+	}
 	return peer->kind == P9_PEER_UNIX ? p9_stream_unix_make : p9_stream_fd_make;
+}
+
+/* Who speaks over a device is the guest's kernel; the monitor only connects it. */
+static void as_guest(struct p9d_listener *l, struct p9_peer *p)
+{
+	if (l->addr.kind != P9_ADDR_VHOST) {
+		return;
+	}
+	p->kind = P9_PEER_GUEST;
+	p->only = l->addr.export[0] ? l->addr.export : NULL;
+	p->make_arg = &l->vhost;
+	snprintf(p->text, sizeof(p->text), "guest(tag %s pid %u uid %u)", l->vhost.tag, p->pid, p->uid);
 }
 
 static int accept_one(struct p9d_listener *l)
@@ -331,6 +389,7 @@ static int accept_one(struct p9d_listener *l)
 	}
 	describe_peer(fd, l, &peer);
 	tune(fd, &peer);
+	as_guest(l, &peer);
 	int rc = p9_server_accept(l->srv, maker(&peer), fd, fd, &peer);
 	if (rc < 0 && rc != -P9_EAGAIN) {
 		p9_log(P9_LOG_WARN, "%s: %s turned away: too many connections%s", l->text, peer.text,
@@ -367,6 +426,7 @@ int p9d_listen_start(struct p9d_listener *l, struct p9_server *srv)
 		peer = (struct p9_peer){ P9_PEER_UNIX, true, cr.uid, cr.gid, (uint32_t)cr.pid, "" };
 	}
 	snprintf(peer.text, sizeof(peer.text), "%.90s", l->text);
+	as_guest(l, &peer);
 	fcntl(l->addr.in, F_SETFL, fcntl(l->addr.in, F_GETFL) | O_NONBLOCK);
 	fcntl(l->addr.out, F_SETFL, fcntl(l->addr.out, F_GETFL) | O_NONBLOCK);
 	return p9_server_accept(srv, maker(&peer), l->addr.in, l->addr.out, &peer);

@@ -139,8 +139,7 @@ static void close_listeners(void)
 static bool only_descriptors(void)
 {
 	for (unsigned i = 0; i < nlisteners; i++) {
-		if (listeners[i].passed || listeners[i].addr.kind == P9_ADDR_UNIX ||
-		    listeners[i].addr.kind == P9_ADDR_TCP) {
+		if (listeners[i].passed || listeners[i].source.fd >= 0) {
 			return false;
 		}
 	}
@@ -162,6 +161,11 @@ static void say_hello(void)
 		       "sharing %s on %s; list: p9 -s %s ls; mount: mount -t 9p -o "
 		       "trans=tcp,version=9p2000.L,port=%s,aname=%s %s /mnt",
 		       name, l->text, l->text, l->addr.port, name, l->addr.host);
+	} else if (l->addr.kind == P9_ADDR_VHOST) {
+		p9_log(P9_LOG_INFO,
+		       "sharing %s as a device with tag %s on %s; in the guest: mount -t 9p -o "
+		       "trans=virtio,version=9p2000.L,msize=512000 %s /mnt",
+		       l->addr.export[0] ? l->addr.export : name, l->vhost.tag, l->text, l->vhost.tag);
 	} else {
 		p9_log(P9_LOG_INFO, "sharing %s on %s", name, l->text);
 	}

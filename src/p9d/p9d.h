@@ -8,6 +8,7 @@
 #include "base/loop.h"
 #include "p9/local.h"
 #include "p9/server.h"
+#include "transport/vhost/vhost.h"
 
 #define P9D_LISTEN_MAX 64
 #define P9D_EXPORT_MAX 256
@@ -33,6 +34,7 @@ struct p9d_listener {
 	int reserve_fd;
 	bool unlink_path; /* unix: we made the file */
 	bool passed;	  /* from LISTEN_FDS */
+	struct p9_vhost_conf vhost;
 };
 
 struct p9d_config {

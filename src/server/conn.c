@@ -37,9 +37,10 @@ static int session_rules(struct p9_conn *c, struct p9_req *r)
 		return 0;
 	}
 	if (c->state == CONN_NEW) {
-		r->rc = -P9_EPROTO;
+		/* a guest that does not know that its device, or we, began anew: let it fail, not act on another's fids */
+		r->rc = c->link->lasting ? -P9_ESTALE : -P9_EPROTO;
 		p9_req_finish(r);
-		return -P9_EPROTO;
+		return c->link->lasting ? 1 : -P9_EPROTO;
 	}
 	if (r->tag == P9_NOTAG) {
 		r->rc = -P9_EINVAL;
@@ -62,9 +63,13 @@ static int on_frame(struct p9_link *l, const struct p9_frame *f)
 		return -P9_ENOMEM;
 	}
 	int rc = p9_wire_decode(f->head, f->len, f->elsewhere, &r->t);
+	c->hurried = false;
 	r->type = r->t.type;
 	r->tag = r->t.tag;
 	r->bytes = f->owner;
+	r->ticket = f->ticket;
+	r->payload = f->payload;
+	r->npayload = f->npayload;
 	r->began = c->shard->last_tick ? c->shard->last_tick : p9_ticks();
 	c->requests++;
 	if (p9_rules[r->type].is_reply) {
@@ -172,6 +177,11 @@ static void released(struct p9_conn *c)
 	}
 	struct p9_req *r = c->version;
 	c->version = NULL;
+	if (!r) { /* the device was reset */
+		c->state = CONN_NEW;
+		p9_conn_settle(c);
+		return;
+	}
 	c->state = CONN_READY;
 	r->rc = 0;
 	p9_req_finish(r);
@@ -285,7 +295,30 @@ int p9_conn_on_stolen(struct p9_loop *loop)
 	return p9_link_of(c)->ops->process(p9_link_of(c));
 }
 
-static const struct p9_link_user user = { on_frame, full, on_closed };
+static void on_restart(struct p9_link *l)
+{
+	struct p9_conn *c = CONN(l);
+	if (c->version) { /* who asked is gone */
+		if (l->ops->no_reply) {
+			l->ops->no_reply(l, c->version->ticket);
+		}
+		p9_req_free(c->version);
+		c->version = NULL;
+	}
+	if (c->state == CONN_READY) {
+		c->msize = P9_MSIZE_PREAUTH;
+		l->frame_max = P9_MSIZE_PREAUTH;
+		p9_conn_reset(c);
+	}
+}
+
+static void on_hurry(struct p9_link *l)
+{
+	CONN(l)->hurried = true;
+	p9_lock_hurry(CONN(l));
+}
+
+static const struct p9_link_user user = { on_frame, full, on_restart, on_hurry, on_closed };
 
 struct p9_conn *p9_conn_new(struct p9_shard *sh, struct p9_link *link, const struct p9_peer *peer)
 {

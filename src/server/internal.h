@@ -117,8 +117,10 @@ struct p9_req {
 	_Atomic bool cancel;
 	_Atomic(struct p9_thread *) thread;
 	uint32_t new_id;
-	struct p9_buf *bytes; /* detached: the frame's */
-	struct p9_room room;  /* read, readdir: where payload goes */
+	struct p9_buf *bytes;	     /* detached: the frame's */
+	void *ticket;		     /* the link's: what the reply is sent with */
+	const struct iovec *payload; /* Twrite: where its data is, when that is not behind the head */
+	int npayload;
 	bool has_room;
 	int rc;
 	uint64_t began; /* ticks */
@@ -129,7 +131,9 @@ struct p9_req {
 	struct p9_attach *at;
 	struct p9_xattr *xattr;
 	char *text; /* long strings of replies: readlink, getlock */
+	/* from here on not zeroed */
 	struct p9_msg t, r;
+	struct p9_room room; /* read, readdir: where payload goes; when has_room */
 };
 struct p9_op {
 	int (*start)(struct p9_req *r);
@@ -181,7 +185,7 @@ void p9_req_run(struct p9_req *r, const void **ident);
 
 /* ---- reply.c ---- */
 void p9_reply(struct p9_req *r);
-void p9_reply_msg(struct p9_conn *conn, const struct p9_msg *m);
+void p9_reply_msg(struct p9_conn *conn, void *ticket, const struct p9_msg *m);
 void p9_trace(const struct p9_conn *conn, char dir, const struct p9_msg *m);
 void p9_req_log_error(const struct p9_req *r);
 
@@ -195,6 +199,7 @@ struct p9_conn {
 	struct p9_peer peer;
 	uint8_t state;
 	bool attached, releasing, resuming;
+	bool hurried;  /* the peer pauses: nothing may wait for others, until it goes on */
 	bool stranger; /* has never attached: counts for its source */
 	struct p9_conn *resume_next;
 	uint32_t msize;
@@ -308,15 +313,18 @@ void p9_lock_forget(struct p9_req *r);
 void p9_lock_enqueue(struct p9_req *r);
 /* Ends the waiting of all who wait through a fid that is being clunked. */
 void p9_lock_drop_fid(struct p9_conn *conn, const struct p9_fid *f);
+/* Ends the waiting of all of a connection, with status BLOCKED. */
+void p9_lock_hurry(struct p9_conn *conn);
 void p9_lock_shard_init(struct p9_shard *sh);
 
 /* ---- the operations ---- */
 #define P9_OP_LIST(X) \
 	X(version) \
 	X(auth) \
-	X(attach) X(flush) X(walk) X(read) X(write) X(clunk) X(remove) X(statfs) X(lopen) X(lcreate) X(symlink) \
-		X(mknod) X(rename) X(readlink) X(getattr) X(setattr) X(xattrwalk) X(xattrcreate) X(readdir) X(fsync) \
-			X(lock) X(getlock) X(link) X(mkdir) X(renameat) X(unlinkat)
+	X(attach) \
+	X(flush) X(walk) X(read) X(write) X(clunk) X(remove) X(statfs) X(lopen) X(lcreate) X(symlink) X(mknod) \
+		X(rename) X(readlink) X(getattr) X(setattr) X(xattrwalk) X(xattrcreate) X(readdir) X(fsync) X(lock) \
+			X(getlock) X(link) X(mkdir) X(renameat) X(unlinkat)
 #define P9_OP_DECLARE(lo) extern const struct p9_op p9_op_##lo;
 P9_OP_LIST(P9_OP_DECLARE)
 

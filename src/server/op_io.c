@@ -17,10 +17,11 @@ static uint32_t clamp(const struct p9_req *r, uint32_t count)
 	return count < most ? count : most;
 }
 
-static int take_room(struct p9_req *r, uint32_t count)
+/* flat: in one piece, for what is not read from a file. */
+static int take_room(struct p9_req *r, uint32_t count, bool flat)
 {
 	struct p9_link *l = p9_link_of(r->conn);
-	int rc = l->ops->reserve(l, P9_RREADHDRSZ, count, &r->room);
+	int rc = l->ops->reserve(l, r->ticket, P9_RREADHDRSZ, count, flat, &r->room);
 	r->has_room = rc == 0;
 	if (r->has_room && r->detached) { /* it waited behind its fid: the loop goes on while this one is worked on */
 		l->ops->keep(l, &r->room);
@@ -38,9 +39,9 @@ static int read_xattr(struct p9_req *r, uint32_t count)
 	}
 	uint32_t n = off >= x->size ? 0 : x->size - (uint32_t)off;
 	n = n < count ? n : count;
-	int rc = take_room(r, n);
+	int rc = take_room(r, n, true);
 	if (rc == 0 && n) {
-		memcpy(r->room.iov[0].iov_base, x->value + off, n);
+		memcpy(p9_room_flat(&r->room), x->value + off, n);
 	}
 	r->r.rread.data = (struct p9_data){ n, NULL };
 	return rc < 0 ? rc : P9_NOW;
@@ -65,7 +66,7 @@ static int read_start(struct p9_req *r)
 	r->t.tread.count = count;
 	bool by_kernel = count >= SENDFILE_MIN && f->file->fd >= 0 && !r->detached && !r->vol->slow &&
 			 p9_link_of(r->conn)->ops->send_file;
-	return by_kernel ? 0 : take_room(r, count);
+	return by_kernel ? 0 : take_room(r, count, false);
 }
 
 static int read_run(struct p9_req *r, struct p9_caller *c)
@@ -88,12 +89,12 @@ static int read_done(struct p9_req *r)
 	struct p9_link *l = p9_link_of(r->conn);
 	uint32_t n = r->r.rread.data.len;
 	if (r->has_room || n == 0) {
-		return r->has_room ? 0 : take_room(r, 0);
+		return r->has_room ? 0 : take_room(r, 0, false);
 	}
 	struct p9_room room;
 	r->r.type = P9_Rread;
 	r->r.tag = r->tag;
-	int rc = l->ops->reserve(l, P9_RREADHDRSZ, 0, &room);
+	int rc = l->ops->reserve(l, r->ticket, P9_RREADHDRSZ, 0, false, &room);
 	if (rc < 0) {
 		return rc;
 	}
@@ -111,11 +112,23 @@ static int read_done(struct p9_req *r)
 /* A copy needs room for the payload. */
 static int read_again(struct p9_req *r)
 {
-	return r->has_room ? 0 : take_room(r, r->t.tread.count);
+	return r->has_room ? 0 : take_room(r, r->t.tread.count, false);
 }
 const struct p9_op p9_op_read = { read_start, read_run, read_done, read_again, false };
 
 /* ---- Twrite ---- */
+/* Takes the data to where it is one piece. */
+static void copy_in(const struct p9_req *r, uint8_t *to)
+{
+	if (!r->payload && r->t.twrite.data.len) {
+		memcpy(to, r->t.twrite.data.p, r->t.twrite.data.len);
+	}
+	for (int i = 0; i < r->npayload; i++) {
+		memcpy(to, r->payload[i].iov_base, r->payload[i].iov_len);
+		to += r->payload[i].iov_len;
+	}
+}
+
 static int write_xattr(struct p9_req *r)
 {
 	struct p9_xattr *x = r->fid->xattr;
@@ -126,9 +139,7 @@ static int write_xattr(struct p9_req *r)
 	if (m->offset != x->done || m->data.len > x->size - x->done) {
 		return -P9_EINVAL; /* once, in order, and no more than was announced */
 	}
-	if (m->data.len) {
-		memcpy(x->value + x->done, m->data.p, m->data.len);
-	}
+	copy_in(r, x->value + x->done);
 	x->done += m->data.len;
 	r->r.rwrite.count = m->data.len;
 	return P9_NOW;
@@ -154,7 +165,8 @@ static int write_run(struct p9_req *r, struct p9_caller *c)
 {
 	const struct p9_twrite *m = &r->t.twrite;
 	struct iovec iov = { (void *)m->data.p, m->data.len };
-	int64_t n = r->fid->file->be->write(c, r->fid->file, m->offset, &iov, 1);
+	int64_t n = r->fid->file->be->write(c, r->fid->file, m->offset, r->payload ? r->payload : &iov,
+					    r->payload ? r->npayload : 1);
 	r->r.rwrite.count = n < 0 ? 0 : (uint32_t)n;
 	return n < 0 ? (int)n : 0;
 }
@@ -172,14 +184,14 @@ static int readdir_start(struct p9_req *r)
 	}
 	uint32_t count = clamp(r, r->t.treaddir.count);
 	r->t.treaddir.count = count < READDIR_MAX ? count : READDIR_MAX;
-	return take_room(r, r->t.treaddir.count);
+	return take_room(r, r->t.treaddir.count, true);
 }
 
 static int readdir_run(struct p9_req *r, struct p9_caller *c)
 {
 	const struct p9_treaddir *m = &r->t.treaddir;
 	struct p9_file *f = r->fid->file;
-	int n = f->be->readdir(c, f, m->offset, r->room.iov[0].iov_base, m->count);
+	int n = f->be->readdir(c, f, m->offset, p9_room_flat(&r->room), m->count);
 	r->r.rreaddir.data = (struct p9_data){ n < 0 ? 0 : (uint32_t)n, NULL };
 	return n < 0 ? n : 0;
 }

@@ -100,6 +100,20 @@ void p9_lock_drop_fid(struct p9_conn *conn, const struct p9_fid *f)
 	}
 }
 
+void p9_lock_hurry(struct p9_conn *conn)
+{
+	struct p9_req *r = conn->shard->lock_waits;
+	while (r) {
+		if (r->conn != conn) {
+			r = r->wait_next;
+			continue;
+		}
+		r->wait_until = 1; /* over: done() answers BLOCKED */
+		p9_req_finish(r);
+		r = conn->shard->lock_waits;
+	}
+}
+
 static int lock_done(struct p9_req *r)
 {
 	struct p9_conn *conn = r->conn;
@@ -111,7 +125,7 @@ static int lock_done(struct p9_req *r)
 		}
 		return 0;
 	}
-	if (!(m->flags & P9_LOCK_FLAGS_BLOCK) || (r->wait_until && now >= r->wait_until)) {
+	if (!(m->flags & P9_LOCK_FLAGS_BLOCK) || conn->hurried || (r->wait_until && now >= r->wait_until)) {
 		return 0;
 	}
 	if (!r->wait_until) {

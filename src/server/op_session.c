@@ -86,12 +86,26 @@ static struct p9_str bare_name(const struct p9_export *ex)
 	return name;
 }
 
-/* The export with the longest name that the aname is, or lies below. */
-static struct p9_export *find_export(struct p9_server *srv, struct p9_str aname)
+static struct p9_export *export_named(struct p9_server *srv, const char *name)
 {
+	for (unsigned i = 0; i < srv->nexports; i++) {
+		if (strcmp(srv->exports[i].conf.name, name) == 0) {
+			return &srv->exports[i];
+		}
+	}
+	return NULL;
+}
+
+/* The export with the longest name that the aname is, or lies below. Who may see one only gets that one. */
+static struct p9_export *find_export(const struct p9_conn *conn, struct p9_str aname)
+{
+	struct p9_server *srv = conn->srv;
 	struct p9_export *best = NULL;
 	size_t best_len = 0;
 	struct p9_str a = skip_slashes(aname);
+	if (conn->peer.only) {
+		return export_named(srv, conn->peer.only);
+	}
 	if (a.len == 0) {
 		return srv->nexports == 1 ? &srv->exports[0] : &srv->list;
 	}
@@ -105,11 +119,11 @@ static struct p9_export *find_export(struct p9_server *srv, struct p9_str aname)
 	return best;
 }
 
-/* What follows the export's name in the aname that picked it. */
+/* What follows the export's name in the aname that picked it; where there is one export only, its name may be left out. */
 static struct p9_str path_below(struct p9_str aname, const struct p9_export *ex)
 {
 	struct p9_str a = skip_slashes(aname);
-	uint16_t n = a.len ? bare_name(ex).len : 0;
+	uint16_t n = is_prefix(a, bare_name(ex)) ? bare_name(ex).len : 0;
 	return (struct p9_str){ a.s + n, (uint16_t)(a.len - n) };
 }
 
@@ -169,7 +183,7 @@ int p9_attach_root(struct p9_caller *c, struct p9_attach *at, struct p9_node **r
 
 static int attach_start(struct p9_req *r)
 {
-	r->ex = find_export(r->conn->srv, r->t.tattach.aname); /* on its lane, should it block */
+	r->ex = find_export(r->conn, r->t.tattach.aname); /* on its lane, should it block */
 	r->vol = r->ex ? &r->ex->volume[0] : NULL;
 	/* there are no authentication files, so none can be right */
 	return r->t.tattach.afid == P9_NOFID ? 0 : -P9_EBADF;

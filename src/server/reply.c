@@ -62,7 +62,7 @@ void p9_req_log_error(const struct p9_req *r)
 	}
 }
 
-void p9_reply_msg(struct p9_conn *conn, const struct p9_msg *m)
+void p9_reply_msg(struct p9_conn *conn, void *ticket, const struct p9_msg *m)
 {
 	struct p9_link *l = p9_link_of(conn);
 	struct p9_room room;
@@ -70,7 +70,7 @@ void p9_reply_msg(struct p9_conn *conn, const struct p9_msg *m)
 	if (l->broken) {
 		return;
 	}
-	if (l->ops->reserve(l, need, 0, &room) < 0) {
+	if (l->ops->reserve(l, ticket, need, 0, true, &room) < 0) {
 		p9_conn_end(conn, -P9_ENOMEM, "no memory for a reply");
 		return;
 	}
@@ -124,5 +124,5 @@ void p9_reply(struct p9_req *r)
 		r->r.type = P9_Rlerror;
 		r->r.rlerror.ecode = (uint32_t)-r->rc;
 	}
-	p9_reply_msg(conn, &r->r);
+	p9_reply_msg(conn, r->ticket, &r->r);
 }

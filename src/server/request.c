@@ -214,6 +214,18 @@ static void drop_file(struct p9_req *r)
 	p9_crew_submit(&r->conn->srv->crew, r->vol ? &r->vol->lane : &r->conn->srv->admin, &r->job);
 }
 
+/* Whatever the link keeps for the reply, it may have back. */
+static void no_reply(struct p9_req *r)
+{
+	struct p9_link *l = p9_link_of(r->conn);
+	if (r->has_room && r->detached) {
+		l->ops->send_room(l, &r->room, 0);
+	}
+	if (l->ops->no_reply) {
+		l->ops->no_reply(l, r->ticket);
+	}
+}
+
 void p9_req_finish(struct p9_req *r)
 {
 	struct p9_conn *conn = r->conn;
@@ -237,8 +249,8 @@ void p9_req_finish(struct p9_req *r)
 	}
 	if (live && !r->dropped) {
 		p9_reply(r);
-	} else if (r->has_room && r->detached) {
-		p9_link_of(conn)->ops->send_room(p9_link_of(conn), &r->room, 0);
+	} else {
+		no_reply(r);
 	}
 	p9_stat_count(r, r->rc);
 	end(r);

@@ -162,7 +162,7 @@ static void adopt(struct p9_job *job, struct p9_thread *self)
 		free(n);
 		return;
 	}
-	struct p9_link *link = n->make(&n->sh->loop, n->in, n->out);
+	struct p9_link *link = n->make(&n->sh->loop, n->in, n->out, n->peer.make_arg);
 	struct p9_conn *c = link ? p9_conn_new(n->sh, link, &n->peer) : NULL;
 	if (!c) {
 		if (link) {

@@ -110,13 +110,13 @@ static uint32_t squash(const struct p9_conn *conn, const struct p9_export *ex, u
 
 static bool client_checks(const struct p9_conn *conn, const struct p9_export *ex)
 {
-	if (conn->peer.known && conn->peer.uid != 0) {
+	if (conn->peer.kind != P9_PEER_GUEST && conn->peer.known && conn->peer.uid != 0) {
 		return false; /* no kernel: an ordinary process */
 	}
 	if (ex->conf.checks != P9_CHECKS_AUTO) {
 		return ex->conf.checks == P9_CHECKS_CLIENT;
 	}
-	return conn->peer.kind == P9_PEER_UNIX && conn->peer.known && conn->peer.uid == 0;
+	return conn->peer.kind == P9_PEER_GUEST || (conn->peer.kind == P9_PEER_UNIX && conn->peer.known && conn->peer.uid == 0);
 }
 
 int p9_users_cred(const struct p9_conn *conn, const struct p9_export *ex, const struct p9_tattach *m,

@@ -166,7 +166,7 @@ static void mem_done(struct p9_stream *s)
 
 static const struct p9_stream_io mem_io = { mem_read, mem_writev, NULL, mem_done };
 
-struct p9_link *p9_mem_make(struct p9_loop *loop, int in, int out)
+struct p9_link *p9_mem_make(struct p9_loop *loop, int in, int out, void *arg)
 {
 	struct p9_mem *m = find(in);
 	struct p9_link *l = m ? p9_stream_make(loop, in, out, &mem_io) : NULL;

@@ -21,7 +21,7 @@
 #include "p9/codec.h"
 #include "transport/stream.h"
 
-#define PEEK 4096u	      /* read size when a large message is expected */
+#define PEEK 4096u	       /* read size when a large message is expected */
 #define FLUSH_AT (256u * 1024) /* send in the middle of a batch when this much waits */
 #define IOV_BATCH 64
 #define ZEROS (64u * 1024)
@@ -91,10 +91,9 @@ static uint64_t next_deadline(const struct p9_stream *s)
 static void watch(struct p9_stream *s)
 {
 	uint64_t at = next_deadline(s);
-	if (at != UINT64_MAX && (!s->timer.slot || at < s->timer.at)) {
-		if (p9_timer_set(&s->loop->timers, &s->timer, at) < 0) {
-			end(s, -P9_ENOMEM, "no memory for a timer");
-		}
+	bool sooner = at != UINT64_MAX && (!s->timer.slot || at < s->timer.at);
+	if (sooner && p9_timer_set(&s->loop->timers, &s->timer, at) < 0) {
+		end(s, -P9_ENOMEM, "no memory for a timer");
 	}
 }
 
@@ -233,8 +232,8 @@ static int process_frames(struct p9_link *l)
 		if (rc < 0) {
 			flush(l);
 			end(s, rc, "protocol error");
-		} else if (l->queued > FLUSH_AT) {
-			flush(l);
+		} else if (l->queued > FLUSH_AT || l->user->full(l)) {
+			flush(l); /* what is full only until it is sent must not end the batch: nobody would go on */
 		}
 	}
 	s->link.busy = false;
@@ -383,7 +382,7 @@ static void append(struct p9_stream *s, struct p9_buf *buf, uint32_t off, size_t
 	s->link.queued += n;
 }
 
-static int reserve(struct p9_link *l, size_t headlen, size_t payload, struct p9_room *room)
+static int reserve(struct p9_link *l, void *ticket, size_t headlen, size_t payload, bool flat, struct p9_room *room)
 {
 	struct p9_stream *s = STREAM(l);
 	if (!s->chunk || s->chunk->cap - s->chunk_len < headlen + payload) {
@@ -398,7 +397,9 @@ static int reserve(struct p9_link *l, size_t headlen, size_t payload, struct p9_
 	room->buf = s->chunk;
 	room->off = s->chunk_len;
 	room->head = s->chunk->data + s->chunk_len;
-	room->iov[0] = (struct iovec){ room->head + headlen, payload };
+	room->headlen = (uint32_t)headlen;
+	room->one = (struct iovec){ room->head + headlen, payload };
+	room->iov = &room->one;
 	room->niov = 1;
 	return 0;
 }
@@ -565,10 +566,12 @@ static void free_stream(struct p9_link *l)
 	free(s);
 }
 
-static const struct p9_link_ops ops_file = { reserve, commit, keep,  send_room, send_file,
-					     process, flush,  start, stop,	free_stream };
-static const struct p9_link_ops ops_copy = { reserve, commit, keep,  send_room, NULL,
-					     process, flush,  start, stop,	free_stream };
+#define OPS(file) \
+	{ \
+		.reserve = reserve, .commit = commit, .keep = keep, .send_room = send_room, .send_file = (file), \
+		.process = process, .flush = flush, .start = start, .stop = stop, .free = free_stream \
+	}
+static const struct p9_link_ops ops_file = OPS(send_file), ops_copy = OPS(NULL);
 
 struct p9_link *p9_stream_make(struct p9_loop *loop, int in, int out, const struct p9_stream_io *io)
 {
@@ -587,12 +590,12 @@ struct p9_link *p9_stream_make(struct p9_loop *loop, int in, int out, const stru
 	return &s->link;
 }
 
-struct p9_link *p9_stream_fd_make(struct p9_loop *loop, int in, int out)
+struct p9_link *p9_stream_fd_make(struct p9_loop *loop, int in, int out, void *arg)
 {
 	return p9_stream_make(loop, in, out, &p9_stream_fd);
 }
 
-struct p9_link *p9_stream_unix_make(struct p9_loop *loop, int in, int out)
+struct p9_link *p9_stream_unix_make(struct p9_loop *loop, int in, int out, void *arg)
 {
 	return p9_stream_make(loop, in, out, &p9_stream_unix);
 }

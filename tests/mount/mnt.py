@@ -1,283 +1,202 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What the mount's tests share: a p9d with a mount of it, children that must come to an end, programs to run.
+"""What the tests of p9 mount share: a p9d, a mount of it, programs that use the mount, and the end of both.
 
-Rule of all of them: nothing may hang. Whatever touches a mount runs in a child process with a time limit; one that cannot
-even be killed is a failure, and the kernel's side of the mount is torn down so that the tests can go on.
+A mount runs in the foreground, so that its exit code and what a sanitizer says come to light.
 """
 import contextlib
 import ctypes
 import os
-import pickle
-import select
+import re
 import signal
 import subprocess
 import sys
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.append(os.path.join(HERE, "..", "system"))
-import common  # noqa: E402
-from common import P9d, Skip, check, equal, fresh, put, until  # noqa: E402,F401
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import suite as lib  # noqa: E402
+from suite import Skip, check, equal, run, until  # noqa: E402,F401
 
-suite = common.suite
-suite.name = "mount"
-TOP = suite.directory
-USER = 65534
-MNT_FORCE, MNT_DETACH = 1, 2
-OPT = None  # the options of run.py
+BUILD = os.path.join(lib.ROOT, "build")
+# a sanitizer keeps what was freed for a while: not so much that it looks like a leak
+ENVIRONMENT = {**os.environ, "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=1"}
 libc = ctypes.CDLL(None, use_errno=True)
+TOP = ""
 _count = [0]
 
 
-def size(quick, usual, full):
-    """How much: by --quick, none, --full."""
-    return full if OPT.full else quick if OPT.quick else usual
+def start(directory, build):
+    """Where everything happens, and what is tested."""
+    global TOP, BUILD  # pylint: disable=global-statement
+    TOP, BUILD = directory, os.path.join(lib.ROOT, build)
 
 
-def mounted(where):
-    """The type of the file system mounted there, or None. Does not touch it."""
-    found = None
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as f:
-        for line in f:
-            fields = line.split(" ")
-            if fields[4] == where:
-                found = fields[fields.index("-") + 1]
-    return found
+def program(name):
+    return os.path.join(BUILD, name)
 
 
-def state(pid):
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
-            return f.read().rpartition(")")[2].split()[0]
-    except OSError:
-        return None
+def fresh(name, owner=0):
+    _count[0] += 1
+    path = os.path.join(TOP, f"{name}{_count[0]}")
+    os.mkdir(path)
+    os.chmod(path, 0o755)
+    os.chown(path, owner, owner)
+    return path
 
 
-def abort(where):
-    """The last resort: the kernel drops every request of the mount."""
-    libc.umount2(os.fsencode(where), MNT_FORCE | MNT_DETACH)
+def report(text):
+    """What a sanitizer has said, or ""."""
+    m = re.search(r"(ERROR: \w+Sanitizer|runtime error:|WARNING: ThreadSanitizer)(?:.*\n?){0,25}", text)
+    return m.group(0) if m else ""
 
 
-class Stuck(AssertionError):
-    pass
+class Process:
+    """A program in the background with its output in a file."""
 
-
-class Child:
-    """function() in a process of its own. result() waits for it: its value, or its exception as an AssertionError."""
-
-    def __init__(self, function, user=None):
-        self.reader, writer = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.close(self.reader)
-            os.setsid()
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            try:
-                if user is not None:
-                    os.setgroups([])
-                    os.setgid(user)
-                    os.setuid(user)
-                value = (True, function())
-            except BaseException as e:  # pylint: disable=broad-except
-                value = (False, f"{type(e).__name__}: {e}")
-            try:
-                with os.fdopen(writer, "wb") as f:
-                    f.write(pickle.dumps(value))
-            finally:
-                os._exit(0)
-        os.close(writer)
-        self.status = None
-
-    def ended(self):
-        if self.status is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.status = status if pid else None
-        return self.status is not None
-
-    def kill(self, sig=signal.SIGKILL, seconds=5.0):
-        """Kills it; how long that took. One that does not die hangs in the kernel."""
-        began = time.monotonic()
-        if self.ended():
-            return 0.0
-        os.kill(self.pid, sig)
-        while not self.ended():
-            if time.monotonic() - began > seconds:
-                raise Stuck(f"a process does not die of signal {sig} within {seconds:g} s; its state is {state(self.pid)}")
-            time.sleep(0.01)
-        return time.monotonic() - began
-
-    def result(self, seconds):
-        ready, _, _ = select.select([self.reader], [], [], seconds)
-        if not ready:
-            self.kill()
-            raise Stuck(f"a process was not through after {seconds:g} s")
-        with os.fdopen(self.reader, "rb") as f:
-            data = f.read()
-        until(self.ended, 10, "a child does not end")
-        check(data, f"a child ended with status {self.status}")
-        fine, value = pickle.loads(data)
-        check(fine, value)
-        return value
-
-
-def child(function, seconds=60.0, user=None):
-    return Child(function, user).result(seconds)
-
-
-def outcome(function, *args):
-    """The value, or the errno's name."""
-    import errno
-    try:
-        return function(*args)
-    except OSError as e:
-        return errno.errorcode.get(e.errno, str(e.errno))
-
-
-class Mount:
-    """`p9 mount -f` of an address. At the end it must unmount, and end with `codes`; a sanitizer's report is a failure."""
-
-    def __init__(self, address, options="", where=None, user=None, aname=None, ready=True, codes=(0,), seconds=20.0,
-                 extra=()):
+    def __init__(self, command, name):
         _count[0] += 1
-        self.where = where or fresh("mnt")
-        self.log = os.path.join(TOP, f"m{_count[0]}.log")
-        self.codes, self.options = codes, options
-        before = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user is not None else []
-        if user is not None:
-            os.chown(self.where, user, user)
-        self.command = [*before, common.P9, "-s", address, *(["-a", aname] if aname is not None else []), *extra, "mount", "-f",
-                        *(["-o", options] if options else []), self.where]
-        if OPT.instead:  # another file system in p9's place, to test the tests
-            beneath = OPT.beneath_of(address)
-            self.command = [*before, *OPT.instead.split(), beneath, self.where]
+        self.log = os.path.join(TOP, f"{name}{_count[0]}.log")
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            start_new_session=True, env=OPT.env)
+            self.process = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            start_new_session=True, env=ENVIRONMENT)
         self.pid = self.process.pid
-        if ready:
-            self.wait_ready(seconds)
-
-    def wait_ready(self, seconds=20.0):
-        until(lambda: self.process.poll() is not None or mounted(self.where), seconds, "p9 mount does not mount")
-        check(self.process.poll() is None, f"p9 mount ended with {self.process.returncode}: {self.output()[-2000:]}")
 
     def output(self):
         with open(self.log, encoding="utf-8", errors="replace") as f:
             return f.read()
 
-    def path(self, *names):
-        return os.path.join(self.where, *names)
+    def signal(self, number):
+        self.process.send_signal(number)
 
-    def rss(self):
-        with open(f"/proc/{self.pid}/status", encoding="ascii") as f:
-            return next(int(line.split()[1]) * 1024 for line in f if line.startswith("VmRSS"))
-
-    def healthy(self):
-        """It has not crashed: it runs, or has ended by itself with a code."""
-        code = self.process.poll()
-        out = self.output()
-        at = max(out.find("ERROR: "), out.find("runtime error"), out.find("WARNING: ThreadSanitizer"))
-        check(at < 0, out[at:at + 3000])
-        check(code is None or 0 <= code < 3, f"p9 mount ended with {code}: {out[-2000:]}")
-
-    def umount(self, seconds=10.0):
-        """With `p9 umount`, as a user would. How long it took."""
-        began = time.monotonic()
-        command = ["umount", self.where] if OPT.instead else [common.P9, "umount", self.where]
-        got = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                             timeout=seconds, check=False)
-        check(got.returncode == 0, f"p9 umount: exit code {got.returncode}: {got.stdout.decode(errors='replace')}")
-        check(not mounted(self.where), "p9 umount was content, and it is still mounted")
-        return time.monotonic() - began
-
-    def finish(self, seconds=10.0):
-        """Unmounts, and waits for the end of the process."""
-        if mounted(self.where):
-            self.umount(seconds)
+    def end(self, seconds=15, codes=(0,)):
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise Stuck(f"p9 mount does not end within {seconds:g} s of its umount") from None
-        self.healthy()
-        check(self.codes is None or code in self.codes, f"p9 mount ended with {code}: {self.output()[-2000:]}")
-
-    def destroy(self):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGCONT)
-        if mounted(self.where):
-            abort(self.where)
-        if self.process.poll() is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(1)
-        if self.process.poll() is None:
             self.process.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(3)
-        while mounted(self.where) and libc.umount2(os.fsencode(self.where), MNT_DETACH) == 0:
-            pass
+            raise AssertionError(f"{self.log}: it does not end within {seconds} s: {self.output()[-1500:]}") from None
+        said = report(self.output())
+        check(not said, said)
+        check(codes is None or code in codes, f"exit code {code}: {self.output()[-1500:]}")
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, *_):
-        try:
-            if kind is None:
-                self.finish()
-            else:
-                out = self.output().strip()
-                if out:
-                    print("    p9 mount says: " + out[-1500:].replace("\n", "\n    "))
-        finally:
-            self.destroy()
-
-
-class Pair:
-    """A p9d that exports a directory, and a mount of it. p9d's log tells what it refuses."""
-
-    def __init__(self, options="", directory=None, user=None, server=(), **more):
-        self.beneath = directory or fresh("beneath")
-        self.local = fresh("local")
-        if user is not None:
-            for path in (self.beneath, self.local):
-                os.chown(path, user, user)
-        before = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user is not None else []
-        where = fresh("sock") if user is not None else None
-        if where:
-            os.chown(where, user, user)
-        self.server = P9d("-e", f"x={self.beneath}", *server, before=before, where=where)
-        OPT.exports[f"unix:{self.server.socket}"] = self.beneath
-        try:
-            self.mount = Mount(f"unix:{self.server.socket}", options, user=user, **more)
-        except BaseException:
-            self.server.kill()
-            raise
-        self.where = self.mount.where
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, *rest):
-        try:
-            self.mount.__exit__(kind, *rest)
-        finally:
-            self.server.__exit__(kind, *rest)
-
-
-def program(*command, seconds=120, cwd=None, user=None, env=None, codes=(0,)):
-    """Runs a program on a mount; its output. Killed, with all its children, when it takes too long."""
-    command = [str(c) for c in command]
-    if user is not None:
-        command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *command]
-    process = subprocess.Popen(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               start_new_session=True, env={**os.environ, "LC_ALL": "C", **(env or {})})
-    try:
-        out = process.communicate(timeout=seconds)[0].decode(errors="replace")
-    except subprocess.TimeoutExpired:
+    def kill(self):
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=5)
-        raise Stuck(f"{' '.join(command)[:200]}: not through after {seconds} s") from None
-    check(process.returncode in codes, f"{' '.join(command)[:200]}: exit code {process.returncode}: {out[-2500:]}")
-    return out
+            self.process.kill()
+            self.process.wait(5)
+
+    def rss(self):
+        with open(f"/proc/{self.pid}/status", encoding="ascii") as f:
+            return int(re.search(r"VmRSS:\s*(\d+)", f.read()).group(1)) * 1024
+
+    def fds(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+
+class Server(Process):
+    """p9d over a fresh directory, self.export."""
+
+    def __init__(self, *args, owner=0, export=None, other=None):
+        _count[0] += 1
+        self.export = export or fresh("export", owner)
+        self.socket = os.path.join(TOP, f"s{_count[0]}")
+        self.addr = f"unix:{self.socket}"
+        command = [*other, self.socket, self.export] if other else \
+            [program("p9d"), "-l", self.addr, "--socket-mode", "0666", *args, self.export]
+        super().__init__(command, "server")
+        until(lambda: self.process.poll() is not None or lib.connects(self.socket), 20, "no server")
+        check(self.process.poll() is None, self.output())
+
+    def fids(self):
+        """How many fids its clients hold, by SIGUSR1."""
+        at = os.path.getsize(self.log)
+        self.signal(signal.SIGUSR1)
+        m = until(lambda: re.search(r"; (\d+) fids", self.output()[at:]), 5, "SIGUSR1 prints nothing")
+        return int(m.group(1))
+
+    def stop(self):
+        self.signal(signal.SIGTERM)
+        self.end()
+
+
+def mounted(path):
+    """The line of /proc/self/mounts for a path, or None."""
+    with open("/proc/self/mounts", encoding="utf-8") as f:
+        for line in f:
+            if line.split()[1] == path:
+                return line
+    return None
+
+
+class Mount(Process):
+    """p9 mount of a server, at self.dir."""
+
+    def __init__(self, server, options="", user=None, where=None, wait=True):
+        self.server = server
+        self.dir = where or fresh("mnt", user or 0)
+        before = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
+        more = ["-o", options] if options else []
+        super().__init__([*before, program("p9"), "-s", server.addr, "mount", "-f", *more, self.dir], "mount")
+        if wait:
+            until(lambda: self.process.poll() is not None or mounted(self.dir), 20, "it does not mount")
+            check(self.process.poll() is None, self.output())
+
+    def path(self, *names):
+        return os.path.join(self.dir, *names)
+
+    def umount(self):
+        run(program("p9"), "umount", self.dir, timeout=20)
+        self.end()
+
+    def drop(self):
+        """Whatever state it is in: away with it."""
+        self.kill()
+        libc.umount2(os.fsencode(self.dir), 2)
+
+
+@contextlib.contextmanager
+def served(options="", server=(), owner=0, user=None, **more):
+    """A server and a mount of it, ended in order, with every fid given back."""
+    s = Server(*server, owner=owner, **more)
+    m = None
+    try:
+        m = Mount(s, options.replace("EXPORT", s.export), user)
+        yield m
+        m.umount()
+        if s.process.poll() is None:
+            until(lambda: "other" in more or s.fids() == 0, 5, "fids stay")
+            s.signal(signal.SIGTERM)
+            s.end(codes=None if "other" in more else (0,))
+    finally:
+        if m:
+            m.drop()
+        s.kill()
+
+
+def python(code, *args, wait=True, **options):
+    """Runs a piece of Python in a process of its own. Returns what it prints; with wait=False, the process."""
+    command = [sys.executable, "-c", "import os, sys, fcntl, signal, time, errno, mmap\n" + code, *map(str, args)]
+    if not wait:
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options)
+    out, _ = run(*command, timeout=60)
+    return out.decode()
+
+
+@contextlib.contextmanager
+def fails(*numbers):
+    """The block must raise an OSError with one of these numbers."""
+    try:
+        yield
+    except OSError as e:
+        check(e.errno in numbers, f"{e}, want {numbers}")
+        return
+    raise AssertionError(f"no error, want {numbers}")
+
+
+def drop_caches():
+    os.sync()
+    with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as f:
+        f.write("2\n")
+
+
+def took(function):
+    begin = time.monotonic()
+    function()
+    return time.monotonic() - begin

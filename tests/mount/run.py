@@ -101,25 +101,25 @@ def main():
             return 0
         own_namespace()
     scratch()
-    import mnt
-    mnt.OPT = opt
-    mnt.common.P9D, mnt.common.P9 = os.path.abspath(opt.p9d), os.path.abspath(opt.p9)
+    import rig
+    rig.OPT = opt
+    rig.common.P9D, rig.common.P9 = os.path.abspath(opt.p9d), os.path.abspath(opt.p9)
     opt.tools = os.path.abspath(opt.tools)
     for name in SUITES:
         if os.path.exists(os.path.join(HERE, f"t_{name}.py")):
             importlib.import_module("t_" + name)
     words, without = opt.only.split(","), [w for w in opt.skip.split(",") if w]
-    mnt.suite.tests = [t for t in mnt.suite.tests if any(w in t[0] for w in words) and not any(w in t[0] for w in without)]
+    rig.suite.tests = [t for t in rig.suite.tests if any(w in t[0] for w in words) and not any(w in t[0] for w in without)]
     if opt.list:
-        print("\n".join(name for name, _ in mnt.suite.tests))
-        os.rmdir(mnt.TOP)
+        print("\n".join(name for name, _ in rig.suite.tests))
+        os.rmdir(rig.TOP)
         return 0
-    for path in (mnt.common.P9D, mnt.common.P9, os.path.join(opt.tools, "differential"), os.path.join(opt.tools, "fsx")):
+    for path in (rig.common.P9D, rig.common.P9, os.path.join(opt.tools, "differential"), os.path.join(opt.tools, "fsx")):
         if not os.access(path, os.X_OK):
             sys.exit(f"mount: {path} is not there")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # servers and mounts are cleaned up on the way out
-    open_device(mnt.TOP)
-    return mnt.suite.run()
+    open_device(rig.TOP)
+    return rig.suite.run()
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import time
 
-import mnt
-from mnt import Child, Mount, P9d, Pair, USER, check, child, equal, fresh, mounted, outcome, put, state, suite, until
+import rig
+from rig import Child, Mount, P9d, Pair, USER, check, child, equal, fresh, mounted, outcome, put, state, suite, until
 
 TIMEOUT = 3
 
@@ -279,7 +279,7 @@ def the_mount_of_a_user_is_killed():
         child(lambda: os.listdir(p.where), user=USER)
         p.mount.process.kill()
         p.mount.process.wait()
-        mnt.program(mnt.common.P9, "umount", p.where, user=USER)
+        rig.program(rig.common.P9, "umount", p.where, user=USER)
         check(not mounted(p.where), "still mounted")
         p.mount.healthy = lambda: None
 
@@ -310,7 +310,7 @@ def umount_in_the_middle_of_everything():
         put(p.beneath + "/f", b"still there")
         fd = os.open(p.mount.path("f"), os.O_RDONLY)
         try:
-            got = subprocess.run([mnt.common.P9, "umount", p.where], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            got = subprocess.run([rig.common.P9, "umount", p.where], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                  timeout=20, check=False)
             check(got.returncode != 0 and mounted(p.where), "a busy mount was unmounted")
             check(b"busy" in got.stdout.lower() or b"EBUSY" in got.stdout, got.stdout)

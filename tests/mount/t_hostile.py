@@ -12,9 +12,9 @@ import struct
 import time
 
 import liar
-import mnt
+import rig
 from liar import frame, qid, text
-from mnt import Child, Mount, P9d, check, equal, fresh, mounted, outcome, put, suite, until
+from rig import Child, Mount, P9d, check, equal, fresh, mounted, outcome, put, suite, until
 
 TIMEOUT = 2
 CONTENT = b"the content of the file\n" * 400
@@ -128,7 +128,7 @@ def row(name, kinds, change, expect=None, swallow=None):
 def run_row(kinds, change, expect, swallow=None, options=""):
     with P9d("-e", f"x={server_tree()}") as server:
         lie = lambda request, reply: change(request, reply) if request.name in kinds else None
-        liary = liar.Liar(mnt.TOP, server.socket, lie, hear=swallow)
+        liary = liar.Liar(rig.TOP, server.socket, lie, hear=swallow)
         try:
             with Mount(f"unix:{liary.path}", f"timeout={TIMEOUT}" + options, codes=None) as m:
                 liary.armed = True
@@ -146,7 +146,7 @@ def fails(*names):
     """Each of these must be an error."""
     def expect(got):
         fine = [n for n in names if not (isinstance(got[n], str) and got[n].startswith("E"))]
-        check(not fine, f"no error: {[(n, mnt.common.lib.short(got[n], 80)) for n in fine]}")
+        check(not fine, f"no error: {[(n, rig.common.lib.short(got[n], 80)) for n in fine]}")
     return expect
 
 
@@ -330,7 +330,7 @@ def add_rows():
         def test():
             wrong = []
             for name, kinds, change, expect, swallow in rows:
-                if mnt.OPT.quick and rows.index((name, kinds, change, expect, swallow)) % 3:
+                if rig.OPT.quick and rows.index((name, kinds, change, expect, swallow)) % 3:
                     continue
                 try:
                     run_row(kinds, change, expect, swallow)
@@ -357,7 +357,7 @@ def lies_of_row_8_terms_that_cannot_be():
     with P9d("-e", f"x={server_tree()}") as server:
         for name, change in cases:
             lie = lambda q, r, change=change: change(q, r) if q.name == "version" else None
-            liary = liar.Liar(mnt.TOP, server.socket, lie, armed=True)
+            liary = liar.Liar(rig.TOP, server.socket, lie, armed=True)
             m = Mount(f"unix:{liary.path}", "timeout=2", ready=False, codes=None)
             try:
                 until(lambda m=m: m.process.poll() is not None or mounted(m.where), 15, f"{name}: it neither mounts nor ends")
@@ -382,7 +382,7 @@ def lies_about_the_root():
     with P9d("-e", f"x={server_tree()}") as server:
         for name, kind, change in cases:
             lie = lambda q, r, change=change, kind=kind: change(q, r) if q.name == kind else None
-            liary = liar.Liar(mnt.TOP, server.socket, lie, armed=True)
+            liary = liar.Liar(rig.TOP, server.socket, lie, armed=True)
             m = Mount(f"unix:{liary.path}", "timeout=2", ready=False, codes=None)
             try:
                 until(lambda m=m: m.process.poll() is not None or mounted(m.where), 25, f"{name}: it neither mounts nor ends")
@@ -407,7 +407,7 @@ def a_reply_after_its_flush():
             return reply.data + held.pop()
         return None
     with P9d("-e", f"x={server_tree()}") as server:
-        liary = liar.Liar(mnt.TOP, server.socket, lie)
+        liary = liar.Liar(rig.TOP, server.socket, lie)
         try:
             with Mount(f"unix:{liary.path}", "timeout=8", codes=None) as m:
                 liary.armed = True

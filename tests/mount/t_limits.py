@@ -3,8 +3,8 @@
 import os
 import resource
 
-import mnt
-from mnt import Pair, Skip, check, child, equal, fresh, outcome, program, put, size, suite, until
+import rig
+from rig import Pair, Skip, check, child, equal, fresh, outcome, program, put, size, suite, until
 
 
 def drop_caches(what="2"):

@@ -9,8 +9,8 @@ import sqlite3
 import tarfile
 import time
 
-import mnt
-from mnt import USER, Child, Pair, Skip, check, child, equal, fresh, program, size, suite
+import rig
+from rig import USER, Child, Pair, Skip, check, child, equal, fresh, program, size, suite
 
 
 def needs(name):
@@ -143,7 +143,7 @@ def make_project(top, modules=12):
 
 def git(where, *args, **more):
     return program("git", "-c", "user.name=x", "-c", "user.email=x@y", "-c", "core.fsync=none", "-c", "gc.auto=0", *args,
-                   cwd=where, env={"HOME": mnt.TOP, "GIT_CONFIG_NOSYSTEM": "1"}, **more)
+                   cwd=where, env={"HOME": rig.TOP, "GIT_CONFIG_NOSYSTEM": "1"}, **more)
 
 
 def git_and_make(options):

@@ -2,14 +2,14 @@
 """Random operations: the differential test and the data test, with caches off and on, as root and as a user."""
 import os
 
-from mnt import OPT, USER, Mount, Pair, fresh, mounted, check, program, size, suite  # noqa: F401
-import mnt
+from rig import OPT, USER, Mount, Pair, fresh, mounted, check, program, size, suite  # noqa: F401
+import rig
 
 CACHES = ("none", "attr", "loose")
 
 
 def tool(name):
-    return os.path.join(mnt.OPT.tools, name)
+    return os.path.join(rig.OPT.tools, name)
 
 
 def differential(options, seeds, ops, processes=2, user=None, *more):

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* memory.h - a guest's memory as its monitor has shared it: regions of descriptors, mapped here.
+ *
+ * A table is counted and never changes; adding or removing a region makes a new one that shares the others. Whoever uses
+ * addresses of a table holds a reference, so memory that the monitor takes away under a request stays mapped until the
+ * request has ended. Loop thread, but for the bytes themselves.
+ */
+#ifndef P9_VHOST_MEMORY_H
+#define P9_VHOST_MEMORY_H
+#include <stdbool.h>
+#include <stdint.h>
+#include "p9/error.h"
+#include "virtio/device.h"
+
+#define P9_VMEM_SLOTS 509 /* as many as vhost in the kernel has by default, roughly; told by GET_MAX_MEM_SLOTS */
+
+/* As in the messages. */
+struct p9_vregion_desc {
+	uint64_t guest, size, user, offset;
+};
+struct p9_vregion;
+struct p9_vmem {
+	unsigned refs, n;
+	struct p9_vregion *r[];
+};
+
+/* An empty table, or NULL without memory. */
+struct p9_vmem *p9_vmem_new(void);
+struct p9_vmem *p9_vmem_get(struct p9_vmem *m);
+/* Accepts NULL. The last reference unmaps. */
+void p9_vmem_put(struct p9_vmem *m);
+/* A table like `m` with one region more; `fd` stays the caller's. *out is a new reference, m is not touched. */
+P9_MUST_USE int p9_vmem_add(const struct p9_vmem *m, const struct p9_vregion_desc *d, int fd, struct p9_vmem **out);
+/* A table like `m` without the region that has just these addresses; -P9_ENOENT when there is none. */
+P9_MUST_USE int p9_vmem_remove(const struct p9_vmem *m, const struct p9_vregion_desc *d, struct p9_vmem **out);
+/* Where guest addresses are; a p9_vmap with the table as its argument. */
+int p9_vmem_map(void *m, uint64_t guest, uint64_t len, struct p9_vpiece *out, unsigned max);
+/* Where the monitor's address is, if `len` bytes lie there in one piece; else NULL. */
+void *p9_vmem_user(const struct p9_vmem *m, uint64_t user, uint64_t len);
+/* Whether some of it has been taken away by shortening its file. */
+bool p9_vmem_lost(const struct p9_vmem *m);
+
+#endif
