@@ -67,6 +67,13 @@ def talk(directory, *options):
     return ["python3", "tests/talk/run.py", *programs(directory), "-j", "1", *options]
 
 
+def mount(directory, *options):
+    return ["tests/mount/run.py", *programs(directory), "--tools", directory + "/tests/mount", *options]
+
+
+# Of the mount's tests those that reach most of its code, and every hostile answer.
+MOUNT_ASAN = "differential,data of,one directory,lies,reply after,killed,hangs,dies"
+
 ASAN = ("-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dbuildtype=debugoptimized")
 TSAN = ("-Db_sanitize=thread", "-Db_lundef=false", "-Dbuildtype=debugoptimized")
 
@@ -87,6 +94,7 @@ STEPS = [
     Step("fault", ["tests/fault/run.py", "--build", "build"], ("build",), "lines", 1, 400),
     Step("system", ["tests/system/run.py", *programs("build")], ("build",), "lines", 1, 400),
     Step("install", ["tools/install-test.sh", "build"], ("build",), "lines", 1, 200),
+    Step("mount", mount("build"), ("build",), "lines", 1, 900),
     # -- the sanitizers, and clang
     meson_test("unit-asan", "build-asan", ("build-asan",), ASAN_ENV, (), 4),
     Step("talk-asan", talk("build-asan"), ("build-asan",), "lines", 1, 600, ASAN_ENV),
@@ -95,6 +103,7 @@ STEPS = [
     Step("interop-asan", ["tests/interop/run.py", "--build", "build-asan"], ("build-asan",), "lines", 1, 400, ASAN_ENV),
     Step("conform-asan", ["tests/conform/run.py", "--build", "build-asan"], ("build-asan",), "lines", 1, 700, ASAN_ENV),
     Step("system-asan", ["tests/system/run.py", *programs("build-asan")], ("build-asan",), "lines", 1, 600, ASAN_ENV),
+    Step("mount-asan", mount("build-asan", "--quick", "--only", MOUNT_ASAN), ("build-asan",), "lines", 1, 900, ASAN_ENV),
     meson_test("unit-tsan", "build-tsan", ("build-tsan",), TSAN_ENV, NO_ASLR, 4),
     Step("talk-tsan", [*NO_ASLR, *talk("build-tsan")], ("build-tsan",), "lines", 1, 600, TSAN_ENV),
     Step("conform-tsan", [*NO_ASLR, "tests/conform/run.py", "--build", "build-tsan", "--quick"], ("build-tsan",), "lines",

@@ -16,9 +16,9 @@ packages() {
 	demo) echo "$build $guest" ;;
 	fuzz) echo "$build clang-14 libclang-rt-14-dev" ;;
 	sanitize) echo "$build libcmocka-dev diod attr acl" ;;
-	bench) echo "$build diod" ;;
+	bench) echo "$build diod bindfs sshfs openssh-server openssh-client git" ;;
 	check) echo "$build $guest $(packages fuzz) libcmocka-dev diod clang-format-14 clang-tidy-14 cppcheck" \
-		"mandoc strace fio bonnie++ stress-ng" ;;
+		"mandoc strace fio bonnie++ stress-ng dbench git make" ;;
 	*) return 1 ;;
 	esac
 }

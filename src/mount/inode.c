@@ -12,6 +12,7 @@
 #include "mount/internal.h"
 
 #define HASH_MIN 1024u
+#define FIDS_LEAST 128u
 #define FID_BATCH 64u /* given back at a time */
 
 static size_t slot(const struct p9_mount *m, uint64_t path, uint8_t qtype)
@@ -283,6 +284,24 @@ void p9_minode_trim(struct p9_mount *m)
 	while (m->nfids > keep && m->oldest) {
 		drop_fid(m, m->oldest);
 	}
+}
+
+void p9_minode_lose(struct p9_mount *m)
+{
+	while (m->oldest) {
+		drop_fid(m, m->oldest);
+	}
+}
+
+bool p9_minode_shed(struct p9_mount *m)
+{
+	if (!m->oldest) {
+		return false;
+	}
+	size_t keep = m->nfids - m->nfids / 4;
+	m->o.max_fids = (unsigned)(keep > FIDS_LEAST ? keep < m->o.max_fids ? keep : m->o.max_fids : FIDS_LEAST);
+	p9_minode_trim(m);
+	return true;
 }
 
 /* The server has used the identity of a file that the kernel still knows for another: the old one is known no more. */

@@ -117,7 +117,7 @@ struct p9_mreq {
 	struct p9_mreq *late;	     /* list of those that a signal interrupted, or that are to be tried again */
 	uint64_t when;
 	struct p9_mcall *calls, few[4];
-	uint16_t ncalls, open;
+	uint16_t ncalls, open, sheds;
 	bool sending, serial, resent, interrupted, waiting;
 	bool cancelling;	     /* some of its calls, as soon as a tag is free */
 	int error;		     /* of the first step that failed: -P9_Exxx */
@@ -175,6 +175,7 @@ struct p9_mount {
 	uint32_t lock_id;
 	unsigned lock_waits;
 	bool ordered; /* the server keeps the order of requests on a fid */
+	bool older;   /* it has no Tunlinkat and no Trenameat */
 	bool mounted, inited, no_security;
 	bool dead_said;
 	char client_id[80];
@@ -253,6 +254,10 @@ void p9_minode_looked(struct p9_mount *m, struct p9_minode *i);
 void p9_minode_forget(struct p9_mount *m, struct p9_minode *i, uint64_t n);
 /* Gives fids of inodes that nobody uses back, until there are no more than the limit. */
 void p9_minode_trim(struct p9_mount *m);
+/* Gives back all that nobody uses. */
+void p9_minode_lose(struct p9_mount *m);
+/* Lowers the limit, since the server cannot give as many. False when there is nothing to give back. */
+bool p9_minode_shed(struct p9_mount *m);
 
 /* ---- attr.c ---- */
 #define P9_MOUNT_ATTRS P9_GETATTR_BASIC

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* io.c - read, write, fsync, lseek.
+/* io.c - read, write, fsync.
  *
+ * There is no lseek: 9P cannot ask for holes, so all of a file is data, and that the kernel says by itself, by the size it
+ * knows. With writeback it knows it better than the server does.
  * The kernel's requests have up to 1 MiB; each is split into pieces that the connection can carry, which travel
  * together. A read that comes up short of a file's known size goes on, since short means the end to the kernel. Bytes
  * written go to the socket from where the kernel's request was read to, bytes read come from it into the buffer that
  * the kernel copies from.
  */
 #include <errno.h>
-#include <unistd.h>
 #include "mount/internal.h"
 
 #define PAGE 4096u
@@ -190,55 +191,10 @@ static void do_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 	}
 }
 
-/* ---- lseek: 9P cannot ask for holes, so all of a file is data ---- */
-static int lseek_build(struct p9_mreq *r, unsigned i, struct p9_msg *t, void **dst)
-{
-	(void)i;
-	(void)dst;
-	*t = (struct p9_msg){ .type = P9_Tgetattr, .tgetattr = { .fid = r->h->fid, .request_mask = P9_MOUNT_ATTRS } };
-	return 0;
-}
-
-static int lseek_took(struct p9_mreq *r, unsigned i, const struct p9_msg *reply)
-{
-	(void)i;
-	r->attr = reply->rgetattr;
-	int rc = p9_mattr_check(&r->attr);
-	return rc < 0 ? rc : r->off >= r->attr.size ? -P9_ENXIO : 0;
-}
-
-static void lseek_finish(struct p9_mreq *r)
-{
-	if (!r->error && r->req) {
-		fuse_reply_lseek(r->req, (off_t)(r->u32[0] ? r->attr.size : r->off));
-		r->req = NULL;
-	}
-	p9_mreq_err(r, r->error);
-}
-
-static const struct p9_mop lseek_op = {
-	.name = "lseek", .steps = 1, .build = lseek_build, .took = lseek_took, .finish = lseek_finish
-};
-
-static void do_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
-{
-	if ((whence != SEEK_DATA && whence != SEEK_HOLE) || off < 0) {
-		fuse_reply_err(req, off < 0 ? ENXIO : EINVAL);
-		return;
-	}
-	struct p9_mreq *r = p9_mreq_open(req, ino, fi);
-	if (r) {
-		r->off = (uint64_t)off;
-		r->u32[0] = whence == SEEK_HOLE;
-		p9_mreq_begin(r, &lseek_op);
-	}
-}
-
 void p9_mop_io(struct fuse_lowlevel_ops *ops)
 {
 	ops->read = do_read;
 	ops->write = do_write;
 	ops->fsync = do_fsync;
 	ops->fsyncdir = do_fsync;
-	ops->lseek = do_lseek;
 }

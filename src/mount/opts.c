@@ -11,7 +11,7 @@
 #include "mount/mount.h"
 
 #define TIMEOUT_SECONDS 30u
-#define MAX_FIDS 32768u
+#define MAX_FIDS 16384u
 
 enum what {
 	OPT_CACHE,

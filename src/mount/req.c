@@ -18,6 +18,8 @@
 #include "base/hosterr.h"
 #include "mount/internal.h"
 
+#define SHEDS 5u /* times that a request waits for fids */
+#define SHED_MS 10u
 #define RESERVE 4u	  /* tags kept for Tflush */
 #define CLUNK_ROOM 24u	  /* tags left to others when one is sent */
 #define FATAL_LOOK_MS 200 /* how often it is looked whether an interrupted program is to die */
@@ -291,7 +293,7 @@ static void note_fids(struct p9_mcall *c, const struct p9_msg *t)
 		   : t->type == P9_Txattrwalk ? t->txattrwalk.newfid
 		   : t->type == P9_Tattach    ? t->tattach.fid
 					      : P9_NOFID;
-	c->ends = t->type == P9_Tclunk ? t->tclunk.fid : P9_NOFID;
+	c->ends = t->type == P9_Tclunk ? t->tclunk.fid : t->type == P9_Tremove ? t->tremove.fid : P9_NOFID;
 	c->made = P9_NOFID;
 }
 
@@ -439,14 +441,10 @@ static void start(struct p9_mreq *r, unsigned from)
 	settle(r);
 }
 
-/* A later step of a chain failed that went out with the others: once more, alone. */
-static bool again(struct p9_mreq *r)
+/* Makes a chain ready to go on from a step, one at a time. */
+static void undo(struct p9_mreq *r, unsigned from)
 {
-	bool early = r->op->steps && r->error && r->failed > 0 && !r->serial && !r->op->serial && r->m->ordered;
-	if (!early || r->interrupted || p9_client_dead(r->m->client) || r->error == -P9_ETIMEDOUT) {
-		return false;
-	}
-	for (unsigned i = r->failed; i < r->ncalls; i++) {
+	for (unsigned i = from; i < r->ncalls; i++) {
 		struct p9_mcall *c = &r->calls[i];
 		if (c->made != P9_NOFID) {
 			p9_mount_clunk(r->m, c->made);
@@ -454,15 +452,39 @@ static bool again(struct p9_mreq *r)
 		c->made = P9_NOFID;
 		c->state = P9_MCALL_IDLE;
 	}
-	r->serial = r->resent = true;
+	r->serial = true;
 	r->error = 0;
+}
+
+/* The server, or the connection, has no more fids: some of ours go back, and it is tried again. */
+static bool shed(struct p9_mreq *r)
+{
+	struct p9_mount *m = r->m;
+	bool scarce = r->error == -P9_ENFILE || r->error == -P9_EMFILE;
+	if (!scarce || r->sheds >= SHEDS || !r->req || !p9_minode_shed(m)) {
+		return false;
+	}
+	r->sheds++;
+	p9_mreq_later(r, SHED_MS);
+	return true;
+}
+
+/* A later step of a chain failed that went out with the others: once more, alone. */
+static bool again(struct p9_mreq *r)
+{
+	bool early = r->op->steps && r->error && r->failed > 0 && !r->serial && !r->op->serial && r->m->ordered;
+	if (!early || !r->req || p9_client_dead(r->m->client) || r->error == -P9_ETIMEDOUT) {
+		return false;
+	}
+	undo(r, r->failed);
+	r->resent = true;
 	start(r, r->failed);
 	return true;
 }
 
 static void settle(struct p9_mreq *r)
 {
-	if (r->open || r->sending || again(r)) {
+	if (r->open || r->sending || again(r) || (r->op->steps && shed(r))) {
 		return;
 	}
 	for (unsigned i = 0; r->op->steps && !r->error && i < r->ncalls; i++) {
@@ -619,8 +641,12 @@ static void act(struct p9_mreq *r)
 {
 	if (r->waiting) {
 		r->waiting = false;
-		if (r->interrupted) {
+		if (r->interrupted && r->op->patient) {
 			p9_mreq_err(r, -P9_ECANCELED);
+		} else if (r->error) {
+			unsigned from = r->failed;
+			undo(r, from);
+			start(r, from);
 		} else {
 			p9_mreq_chain(r, r->op);
 		}

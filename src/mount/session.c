@@ -315,9 +315,9 @@ int p9_mount_run(struct p9_mount *m, void (*ready)(void *arg), void *arg)
 	}
 	for (;;) {
 		struct pollfd v[4] = { { fuse_session_fd(m->se), POLLIN, 0 }, { sig, POLLIN, 0 } };
-		int wait = -1;
+		int wait = -1, mine = p9_mount_timers(m); /* which may send */
 		unsigned n = p9_client_dead(m->client) ? 0 : p9_client_poll(m->client, v + 2, &wait);
-		wait = sooner(wait, p9_mount_timers(m));
+		wait = sooner(wait, mine);
 		int k = poll(v, 2 + n, wait);
 		if (k < 0 && errno != EINTR) {
 			rc = p9_err();

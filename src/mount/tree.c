@@ -195,13 +195,54 @@ static void plain_finish(struct p9_mreq *r)
 	p9_mreq_err(r, r->error);
 }
 
-static const struct p9_mop unlink_op = { .name = "unlink", .steps = 1, .build = unlink_build, .finish = plain_finish };
+/* For servers that know only the older messages: walk to the entry, then Tremove or Trename that fid. */
+static int older_build(struct p9_mreq *r, unsigned i, struct p9_msg *t, void **dst)
+{
+	(void)dst;
+	if (i == 0) {
+		int rc = p9_mreq_fid(r, 0);
+		*t = (struct p9_msg){
+			.type = P9_Twalk,
+			.twalk = { .fid = r->ino->fid, .newfid = r->fid[0], .wname = { 1, { p9_mstr(r->name) } } }
+		};
+		return rc;
+	}
+	if (r->dir) {
+		*t = (struct p9_msg){ .type = P9_Trename,
+				      .trename = { .fid = r->fid[0], .dfid = r->dir->fid, .name = p9_mstr(r->text) } };
+	} else {
+		*t = (struct p9_msg){ .type = P9_Tremove, .tremove = { .fid = r->fid[0] } };
+	}
+	return 0;
+}
+
+static const struct p9_mop remove_op = {
+	.name = "unlink", .steps = 2, .serial = true, .build = older_build, .finish = plain_finish
+};
+
+static void unlink_finish(struct p9_mreq *r)
+{
+	if (r->error == -P9_EOPNOTSUPP && !p9_client_dead(r->m->client)) {
+		r->m->older = true;
+		p9_mreq_chain(r, &remove_op);
+	} else {
+		p9_mreq_err(r, r->error);
+	}
+}
+
+static const struct p9_mop unlink_op = { .name = "unlink", .steps = 1, .build = unlink_build, .finish = unlink_finish };
+
+static void remove_entry(struct p9_mreq *r, uint32_t flags)
+{
+	r->u32[0] = flags;
+	p9_mreq_begin(r, r->m->older ? &remove_op : &unlink_op);
+}
 
 static void do_unlink(fuse_req_t req, fuse_ino_t dir, const char *name)
 {
 	struct p9_mreq *r = p9_mreq_name(req, dir, name);
 	if (r) {
-		p9_mreq_begin(r, &unlink_op);
+		remove_entry(r, 0);
 	}
 }
 
@@ -209,8 +250,7 @@ static void do_rmdir(fuse_req_t req, fuse_ino_t dir, const char *name)
 {
 	struct p9_mreq *r = p9_mreq_name(req, dir, name);
 	if (r) {
-		r->u32[0] = P9_DOTL_AT_REMOVEDIR;
-		p9_mreq_begin(r, &unlink_op);
+		remove_entry(r, P9_DOTL_AT_REMOVEDIR);
 	}
 }
 
@@ -238,8 +278,36 @@ static int rename_took(struct p9_mreq *r, unsigned i, const struct p9_msg *reply
 	return 0;
 }
 
+/* Such a server knows fids by their paths, which are now others: all are walked to again. */
+static void move_finish(struct p9_mreq *r)
+{
+	if (!r->error) {
+		p9_minode_lose(r->m);
+	}
+	p9_mreq_err(r, r->error);
+}
+
+static int move_took(struct p9_mreq *r, unsigned i, const struct p9_msg *reply)
+{
+	return i == 1 ? rename_took(r, i, reply) : 0;
+}
+
+static const struct p9_mop move_op = {
+	.name = "rename", .steps = 2, .serial = true, .build = older_build, .took = move_took, .finish = move_finish
+};
+
+static void rename_finish(struct p9_mreq *r)
+{
+	if (r->error == -P9_EOPNOTSUPP && !p9_client_dead(r->m->client)) {
+		r->m->older = true;
+		p9_mreq_chain(r, &move_op);
+	} else {
+		p9_mreq_err(r, r->error);
+	}
+}
+
 static const struct p9_mop rename_op = {
-	.name = "rename", .steps = 1, .build = rename_build, .took = rename_took, .finish = plain_finish
+	.name = "rename", .steps = 1, .build = rename_build, .took = rename_took, .finish = rename_finish
 };
 
 static void do_rename(fuse_req_t req, fuse_ino_t dir, const char *name, fuse_ino_t newdir, const char *newname,
@@ -258,7 +326,7 @@ static void do_rename(fuse_req_t req, fuse_ino_t dir, const char *name, fuse_ino
 	if (!r->text) {
 		p9_mreq_err(r, -P9_ENOMEM);
 	} else {
-		p9_mreq_begin(r, &rename_op);
+		p9_mreq_begin(r, r->m->older ? &move_op : &rename_op);
 	}
 }
 

@@ -288,3 +288,22 @@ def lock_rules():
         equal(code, errno.ENOLCK, "thousands of ranges")
         c.clunk(rw)
         equal(c.lock(ro, RDLCK, 0, 0, 8), SUCCESS)
+
+
+@suite.test
+def lock_owners_of_one_fid_that_cannot_be_opened_again():
+    """They share the fid's description, in which the kernel sees no conflict."""
+    d = export()
+    os.chown(d + "/f", 1000, 1000)
+    with P9d("-e", f"x={d},checks=server") as s:
+        c = s.conn(uid=1000)
+        fid = c.open(0, "f", flags=O_RDWR)
+        os.chmod(d + "/f", 0)
+        equal(c.lock(fid, WRLCK, 0, 10, proc=1), SUCCESS)
+        equal(c.lock(fid, WRLCK, 5, 10, proc=2), BLOCKED)
+        equal(c.lock(fid, RDLCK, 9, 1, proc=2), BLOCKED)
+        equal(c.lock(fid, WRLCK, 10, 10, proc=2), SUCCESS)
+        equal(c.getlock(fid, WRLCK, 0, 0, proc=2)[:4], (WRLCK, 0, 10, 1))
+        equal(c.lock(fid, UNLCK, 0, 10, proc=1), SUCCESS)
+        equal(c.lock(fid, WRLCK, 5, 3, proc=2), SUCCESS)
+        c.close()

@@ -257,13 +257,34 @@ static int may_lock(const struct p9_file *f, const struct p9_lockreq *l)
 	return 0;
 }
 
+/* A range of another owner that is in the way. The kernel knows of it, too, but for owners that share a fid's description
+ * (open_for_locks): between those it sees no conflict. */
+static const struct range *in_the_way(const struct inode *in, const struct owner *me, const struct p9_lockreq *l,
+				      uint64_t end, const struct owner **whose)
+{
+	bool shared = l->type == P9_LOCK_TYPE_RDLCK;
+	for (const struct owner *o = in ? in->owners : NULL; o; o = o->next) {
+		for (const struct range *r = o->ranges; r && o != me; r = r->next) {
+			if (r->start <= end && r->end >= l->start && (!shared || r->type == P9_LOCK_TYPE_WRLCK)) {
+				*whose = o;
+				return r;
+			}
+		}
+	}
+	return NULL;
+}
+
 static int lock_locked(struct p9_caller *c, const struct lfile *f, const struct p9_lockreq *l, uint64_t end)
 {
 	struct inode **pi = find_inode(LNODE(f->base.node));
 	struct owner *o = find_owner(*pi, l);
+	const struct owner *whose;
 	int rc = 0;
 	if (!o && l->type == P9_LOCK_TYPE_UNLCK) {
 		return 0;
+	}
+	if (l->type != P9_LOCK_TYPE_UNLCK && in_the_way(*pi, o, l, end, &whose)) {
+		return -P9_EAGAIN;
 	}
 	if (!*pi) {
 		struct inode *in = calloc(1, sizeof(*in));
@@ -302,19 +323,6 @@ int local_lock(struct p9_caller *c, struct p9_file *base, const struct p9_lockre
 	return rc;
 }
 
-/* Which of our owners holds what the kernel says is in the way. */
-static const struct owner *holder(const struct inode *in, const struct owner *me, uint64_t start, uint64_t end)
-{
-	for (const struct owner *o = in ? in->owners : NULL; o; o = o->next) {
-		for (const struct range *r = o->ranges; r && o != me; r = r->next) {
-			if (r->start <= end && r->end >= start) {
-				return o;
-			}
-		}
-	}
-	return NULL;
-}
-
 static void name_holder(const struct owner *o, pid_t pid, struct p9_rgetlock *out, struct iovec name)
 {
 	if (o) {
@@ -337,8 +345,17 @@ static int getlock_locked(struct p9_caller *c, const struct lfile *f, const stru
 {
 	struct inode *in = *find_inode(LNODE(f->base.node));
 	struct owner *o = find_owner(in, l);
+	const struct owner *whose = NULL;
 	bool writable;
 	uint64_t end = l->length ? l->start + l->length - 1 : TO_EOF;
+	const struct range *r = in_the_way(in, o, l, end, &whose);
+	if (r) {
+		out->type = r->type;
+		out->start = r->start;
+		out->length = r->end == TO_EOF ? 0 : r->end - r->start + 1;
+		name_holder(whose, 0, out, name);
+		return 0;
+	}
 	int fd = o ? o->fd : open_for_locks(c, f, &writable);
 	struct flock fl = {
 		/* Linux up to 6.1 at least asks with "unlock" whatever was asked of it: that means any lock */
@@ -364,8 +381,7 @@ static int getlock_locked(struct p9_caller *c, const struct lfile *f, const stru
 	out->type = fl.l_type == F_WRLCK ? P9_LOCK_TYPE_WRLCK : P9_LOCK_TYPE_RDLCK;
 	out->start = (uint64_t)fl.l_start;
 	out->length = (uint64_t)fl.l_len;
-	uint64_t held_end = fl.l_len ? (uint64_t)(fl.l_start + fl.l_len - 1) : end;
-	name_holder(fl.l_pid > 0 ? NULL : holder(in, o, out->start, held_end), fl.l_pid, out, name);
+	name_holder(NULL, fl.l_pid, out, name); /* one of ours would have been found above */
 	return 0;
 }
 
