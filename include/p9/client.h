@@ -24,6 +24,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 #include "p9/codec.h"
+P9_C_BEGIN
 
 struct p9_client;
 
@@ -150,8 +151,13 @@ struct p9_pool;
 struct p9_pool *p9_pool_new(size_t size, unsigned max);
 void p9_pool_free(struct p9_pool *p);
 
-enum { P9_XFER_WINDOW = 16 };
+enum { P9_XFER_WINDOW = 64 };
 struct p9_xfer;
+struct p9_window { /* how many requests are kept in flight; finds itself */
+	unsigned now, max, best_at, skip, left, calm;
+	uint64_t best, bytes, since_us;
+	bool growing;
+};
 struct p9_piece { /* one request of a transfer */
 	struct p9_call call;
 	struct p9_xfer *xfer;
@@ -161,12 +167,16 @@ struct p9_piece { /* one request of a transfer */
 	bool done;
 };
 /* One file on its way. Zero it, fill the first part, hand it to p9_xfer_begin(); then p9_xfer_more() whenever there is
- * room, until `done` was called. */
+ * room, until `done` was called. It keeps as many requests in flight as the link needs to be full, found out by
+ * measuring, within P9_XFER_WINDOW, the pool's buffers and p9_client_room(). With p9_client_thread() these functions
+ * are for the callbacks alone; p9_pread() and the rest of fs.h are for any thread. */
 struct p9_xfer {
 	struct p9_client *client;
-	struct p9_pool *pool;
+	struct p9_pool *pool;  /* or NULL: to or from `memory`, without a copy and without `data` */
+	uint8_t *memory;       /* the bytes from `offset` on */
 	uint32_t fid, chunk;   /* chunk: bytes of one request, at most the pool's size */
 	uint64_t offset, size; /* where to begin; where the end is expected (reading) or is (writing) */
+	uint64_t limit;	       /* nothing is asked for from here on; 0 for no limit */
 	bool writing;
 	/* Reading: takes the bytes, in order. Writing: gives the bytes at an offset and returns how many, 0 when there
 	 * are no more. Both return -P9_Exxx to stop. */
@@ -178,6 +188,8 @@ struct p9_xfer {
 	bool local;	/* the error is `data`'s */
 	uint64_t moved; /* bytes handed over */
 	/* Its own. */
+	void (*send)(struct p9_piece *q, struct p9_msg *t);
+	struct p9_window window;
 	struct p9_piece pieces[P9_XFER_WINDOW];
 	unsigned first, count;
 	uint64_t next, eof;
@@ -191,4 +203,5 @@ void p9_xfer_stop(struct p9_xfer *x, int error);
 /* Begin, more and step until it is done. Returns 0 or the error. */
 P9_MUST_USE int p9_xfer_run(struct p9_xfer *x);
 
+P9_C_END
 #endif

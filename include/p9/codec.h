@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include "p9/error.h"
 #include "p9/messages.h"
+P9_C_BEGIN
 
 static inline uint32_t p9_get32(const uint8_t *p)
 {
@@ -123,4 +124,5 @@ struct p9_flag {
 extern const struct p9_flag p9_wire_flags[];
 extern const unsigned p9_wire_nflags;
 
+P9_C_END
 #endif

@@ -50,5 +50,13 @@ int p9_client_set_error(struct p9_client *c, int ecode);
 char *p9_client_text(const struct p9_client *c);
 /* Sets the text for the link's end and returns its code. */
 int p9_client_link_error(struct p9_client *c);
+/* Whether a thread of the library's moves the bytes. */
+static inline bool p9_client_threaded(const struct p9_client *c)
+{
+	return c->threaded;
+}
+/* xfer.c */
+/* Takes a reply in: the callback of a piece. */
+void p9_xfer_answer(struct p9_piece *q, const struct p9_msg *r);
 
 #endif
