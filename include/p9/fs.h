@@ -206,9 +206,8 @@ struct p9_place {
 enum {
 	P9_COPY_TIMES = 1,   /* and modification and access times */
 	P9_COPY_OWNER = 2,   /* and owner and group, by number */
-	P9_COPY_SPARSE = 4,  /* leaves holes where a block of 64 KiB or more is zeros */
+	P9_COPY_SPARSE = 4,  /* leaves holes where all bytes of a request are zeros */
 	P9_COPY_REPLACE = 8, /* files that are there are overwritten; without, -P9_EEXIST */
-	P9_COPY_XATTR = 16,  /* and extended attributes of the "user." kind */
 };
 struct p9_copied { /* what has been done; fill the first two, zero the rest */
 	/* Called for each entry when it is through; error is 0 or -P9_Exxx, text the p9_client_error() of the end that
@@ -220,7 +219,8 @@ struct p9_copied { /* what has been done; fill the first two, zero the rest */
 /* Copies a file, or a directory with all that is in it: within a server, between two, from or to this host. `to` names
  * the copy itself, never a directory to put it in; directories that are there are gone into. Permission bits are copied
  * without set-id bits unless P9_COPY_OWNER; links as links; devices, FIFOs and sockets as such, as far as one may.
- * Hard links become files of their own. Returns 0 or the first error. Stats may be NULL. */
+ * Hard links become files of their own; extended attributes stay behind. Returns 0 or the first error. A file whose
+ * copying fails is removed. stats may be NULL. */
 P9_MUST_USE int p9_copy_tree(const struct p9_place *from, const struct p9_place *to, unsigned flags,
 			     struct p9_copied *stats);
 
