@@ -13,6 +13,18 @@
  * flight: its callback gets an Rlerror that no server sent, with the cause, and p9_client_dead() is true inside it.
  * Nothing is sent again by itself, and every later call returns that error.
  *
+ * With opts.reconnect_ms and p9_client_dial() of a Unix or TCP address the handle looks for a lost server instead, in
+ * step, work, the thread, or whatever waits: at once, then less and less often. Meanwhile nothing can be sent
+ * (p9_client_room() is 0, functions that block wait). A server that is back gets the session again: attaches, fids by
+ * the names they were walked to, files reopened with their flags (without O_CREAT, O_EXCL, O_TRUNC), locks. Then
+ *   - requests that were in flight go out again when that can do no harm: those that only look, walk, open, lock;
+ *   - the others, sent in whole or part, get EIO: they may or may not have been done;
+ *   - a fid that now leads to another file (by qid), to none, or whose locks others took meanwhile, is stale: everything
+ *     but Tclunk gets ESTALE. So does an attribute's fid, and its Tclunk when it was being written;
+ *   - a directory that changed since it was opened gets ESTALE for Treaddir, until it begins at offset 0;
+ *   - the first Tfsync of a file that was written to before gets EIO: a server that was restarted may have lost that.
+ * The link ends for good, as above, when the time is over, or the server breaks the protocol or grants a smaller msize.
+ *
  * Threads: without p9_client_thread() one thread at a time may use a handle. With it any thread may call any function
  * but p9_client_step(), p9_client_work() and p9_client_poll(); callbacks run on the library's thread, one after the
  * other, may send and cancel and must not block, so none of the functions that wait may be called from them.
@@ -29,11 +41,12 @@ P9_C_BEGIN
 struct p9_client;
 
 struct p9_client_opts {
-	const char *aname; /* "" or NULL for the server's default tree */
-	const char *uname; /* NULL for none; servers go by uid when it is given */
-	uint32_t uid;	   /* numeric user; P9_NONUNAME when only uname counts */
-	uint32_t msize;	   /* largest message to offer; 0 for 1 MiB */
-	uint16_t depth;	   /* requests in flight; 0 for 64 */
+	const char *aname;     /* "" or NULL for the server's default tree */
+	const char *uname;     /* NULL for none; servers go by uid when it is given */
+	uint32_t uid;	       /* numeric user; P9_NONUNAME when only uname counts */
+	uint32_t msize;	       /* largest message to offer; 0 for 1 MiB */
+	uint16_t depth;	       /* requests in flight; 0 for 64 */
+	uint32_t reconnect_ms; /* how long to look for a server that was lost, see below; 0: not at all */
 	int timeout_ms; /* how long the server may be silent while requests wait; past it the link ends; 0 for ever */
 };
 

@@ -8,6 +8,7 @@
 
 #define P9_CLIENT_TEXT 512
 
+struct p9_recover;
 struct p9_client {
 	struct p9_engine engine;
 	void *mem;
@@ -22,8 +23,10 @@ struct p9_client {
 	pthread_cond_t news;  /* callbacks have run */
 	pthread_t thread;
 	bool threaded, ending;
-	int bell;	/* eventfd that wakes the thread; -1 without */
-	char peer[128]; /* for the texts of link errors */
+	struct p9_recover *recover; /* NULL: a lost link is lost */
+	const char *dialled;	    /* while p9_client_dial() is at it: the address */
+	int bell;		    /* eventfd that wakes the thread; -1 without */
+	char peer[128];		    /* for the texts of link errors */
 	char error[P9_CLIENT_TEXT];
 };
 
