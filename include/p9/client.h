@@ -13,6 +13,18 @@
  * flight: its callback gets an Rlerror that no server sent, with the cause, and p9_client_dead() is true inside it.
  * Nothing is sent again by itself, and every later call returns that error.
  *
+ * With opts.reconnect_ms and p9_client_dial() of a Unix or TCP address the handle looks for a lost server instead, in
+ * step, work, the thread, or whatever waits: at once, then less and less often. Meanwhile nothing can be sent
+ * (p9_client_room() is 0, functions that block wait). A server that is back gets the session again: attaches, fids by
+ * the names they were walked to, files reopened with their flags (without O_CREAT, O_EXCL, O_TRUNC), locks. Then
+ *   - requests that were in flight go out again when that can do no harm: those that only look, walk, open, lock;
+ *   - the others, sent in whole or part, get EIO: they may or may not have been done;
+ *   - a fid that now leads to another file (by qid), to none, or whose locks others took meanwhile, is stale: everything
+ *     but Tclunk gets ESTALE. So does an attribute's fid, and its Tclunk when it was being written;
+ *   - a directory that changed since it was opened gets ESTALE for Treaddir, until it begins at offset 0;
+ *   - the first Tfsync of a file that was written to before gets EIO: a server that was restarted may have lost that.
+ * The link ends for good, as above, when the time is over, or the server breaks the protocol or grants a smaller msize.
+ *
  * Threads: without p9_client_thread() one thread at a time may use a handle. With it any thread may call any function
  * but p9_client_step(), p9_client_work() and p9_client_poll(); callbacks run on the library's thread, one after the
  * other, may send and cancel and must not block, so none of the functions that wait may be called from them.
@@ -24,15 +36,17 @@
 #include <stdbool.h>
 #include <sys/types.h>
 #include "p9/codec.h"
+P9_C_BEGIN
 
 struct p9_client;
 
 struct p9_client_opts {
-	const char *aname; /* "" or NULL for the server's default tree */
-	const char *uname; /* NULL for none; servers go by uid when it is given */
-	uint32_t uid;	   /* numeric user; P9_NONUNAME when only uname counts */
-	uint32_t msize;	   /* largest message to offer; 0 for 1 MiB */
-	uint16_t depth;	   /* requests in flight; 0 for 64 */
+	const char *aname;     /* "" or NULL for the server's default tree */
+	const char *uname;     /* NULL for none; servers go by uid when it is given */
+	uint32_t uid;	       /* numeric user; P9_NONUNAME when only uname counts */
+	uint32_t msize;	       /* largest message to offer; 0 for 1 MiB */
+	uint16_t depth;	       /* requests in flight; 0 for 64 */
+	uint32_t reconnect_ms; /* how long to look for a server that was lost, see below; 0: not at all */
 	int timeout_ms; /* how long the server may be silent while requests wait; past it the link ends; 0 for ever */
 };
 
@@ -150,8 +164,13 @@ struct p9_pool;
 struct p9_pool *p9_pool_new(size_t size, unsigned max);
 void p9_pool_free(struct p9_pool *p);
 
-enum { P9_XFER_WINDOW = 16 };
+enum { P9_XFER_WINDOW = 64 };
 struct p9_xfer;
+struct p9_window { /* how many requests are kept in flight; finds itself */
+	unsigned now, max, best_at, skip, left, calm;
+	uint64_t best, bytes, since_us;
+	bool growing;
+};
 struct p9_piece { /* one request of a transfer */
 	struct p9_call call;
 	struct p9_xfer *xfer;
@@ -161,12 +180,16 @@ struct p9_piece { /* one request of a transfer */
 	bool done;
 };
 /* One file on its way. Zero it, fill the first part, hand it to p9_xfer_begin(); then p9_xfer_more() whenever there is
- * room, until `done` was called. */
+ * room, until `done` was called. It keeps as many requests in flight as the link needs to be full, found out by
+ * measuring, within P9_XFER_WINDOW, the pool's buffers and p9_client_room(). With p9_client_thread() these functions
+ * are for the callbacks alone; p9_pread() and the rest of fs.h are for any thread. */
 struct p9_xfer {
 	struct p9_client *client;
-	struct p9_pool *pool;
+	struct p9_pool *pool;  /* or NULL: to or from `memory`, without a copy and without `data` */
+	uint8_t *memory;       /* the bytes from `offset` on */
 	uint32_t fid, chunk;   /* chunk: bytes of one request, at most the pool's size */
 	uint64_t offset, size; /* where to begin; where the end is expected (reading) or is (writing) */
+	uint64_t limit;	       /* nothing is asked for from here on; 0 for no limit */
 	bool writing;
 	/* Reading: takes the bytes, in order. Writing: gives the bytes at an offset and returns how many, 0 when there
 	 * are no more. Both return -P9_Exxx to stop. */
@@ -178,6 +201,8 @@ struct p9_xfer {
 	bool local;	/* the error is `data`'s */
 	uint64_t moved; /* bytes handed over */
 	/* Its own. */
+	void (*send)(struct p9_piece *q, struct p9_msg *t);
+	struct p9_window window;
 	struct p9_piece pieces[P9_XFER_WINDOW];
 	unsigned first, count;
 	uint64_t next, eof;
@@ -191,4 +216,5 @@ void p9_xfer_stop(struct p9_xfer *x, int error);
 /* Begin, more and step until it is done. Returns 0 or the error. */
 P9_MUST_USE int p9_xfer_run(struct p9_xfer *x);
 
+P9_C_END
 #endif

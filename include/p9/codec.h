@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include "p9/error.h"
 #include "p9/messages.h"
+P9_C_BEGIN
 
 static inline uint32_t p9_get32(const uint8_t *p)
 {
@@ -122,5 +123,14 @@ struct p9_flag {
 };
 extern const struct p9_flag p9_wire_flags[];
 extern const unsigned p9_wire_nflags;
+
+/* A time to set. */
+struct p9_time {
+	uint64_t sec, nsec; /* nsec below 10^9, or one of these */
+};
+#define P9_TIME_NOW UINT64_C(0x3fffffff)  /* the server's time */
+#define P9_TIME_OMIT UINT64_C(0x3ffffffe) /* leave it as it is */
+
+P9_C_END
 
 #endif

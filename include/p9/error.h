@@ -9,6 +9,15 @@
 #include <stdint.h>
 
 #define P9_MUST_USE __attribute__((warn_unused_result))
+/* Around the declarations of every header that a C++ program may include. */
+#ifdef __cplusplus
+#define P9_C_BEGIN extern "C" {
+#define P9_C_END }
+#else
+#define P9_C_BEGIN
+#define P9_C_END
+#endif
+P9_C_BEGIN
 
 /* Name of an error number, "ENOENT"; "E?" for one that is not known. Never NULL. Any thread. */
 const char *p9_error_name(uint32_t ecode);
@@ -17,4 +26,5 @@ const char *p9_error_text(uint32_t ecode);
 /* Number for a name ("ENOENT", length n), or 0 when there is none. */
 uint32_t p9_error_number(const char *name, unsigned n);
 
+P9_C_END
 #endif

@@ -179,12 +179,6 @@ P9_MUST_USE int p9_session_truncate(struct p9_session *s, const char *path, uint
 P9_MUST_USE int p9_session_chmod(struct p9_session *s, const char *path, uint32_t mode);
 /* P9_NONUNAME leaves one as it is. */
 P9_MUST_USE int p9_session_chown(struct p9_session *s, const char *path, uint32_t uid, uint32_t gid);
-struct p9_time {
-	uint64_t sec;
-	uint32_t nsec; /* or one of the two below */
-};
-#define P9_TIME_NOW 0x3fffffffu	 /* the server's time */
-#define P9_TIME_OMIT 0x3ffffffeu /* leave it */
 /* t[0] is the last access, t[1] the last change; NULL for now. */
 P9_MUST_USE int p9_session_utimes(struct p9_session *s, const char *path, const struct p9_time t[2]);
 P9_MUST_USE int p9_session_statfs(struct p9_session *s, const char *path, struct p9_rstatfs *st);

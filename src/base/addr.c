@@ -320,3 +320,50 @@ int p9_addr_connect(const struct p9_addr *a, int *in, int *out, char *err, size_
 	*in = *out = fd;
 	return 0;
 }
+
+/* Returns the descriptor, or minus the host's errno. */
+static int begin_to_connect(int family, const struct sockaddr *sa, socklen_t len)
+{
+	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), on = 1;
+	if (fd < 0) {
+		return -errno;
+	}
+	if (connect(fd, sa, len) < 0 && errno != EINPROGRESS) {
+		int e = errno;
+		close(fd);
+		return -e;
+	}
+	if (family != AF_UNIX) {
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	}
+	return fd;
+}
+
+int p9_addr_connect_begin(const struct p9_addr *a, unsigned attempt, int *fd, char *err, size_t cap)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list = NULL;
+	unsigned n = 0;
+	if (a->kind == P9_ADDR_UNIX) {
+		memcpy(sun.sun_path, a->path, strlen(a->path) + 1);
+		*fd = begin_to_connect(AF_UNIX, (struct sockaddr *)&sun, sizeof(sun));
+	} else if (getaddrinfo(a->host, a->port, &hints, &list) != 0) {
+		*fd = -EHOSTUNREACH;
+	} else {
+		for (const struct addrinfo *i = list; i; i = i->ai_next) {
+			n++;
+		}
+		const struct addrinfo *i = list;
+		for (n = attempt % n; n > 0; n--) {
+			i = i->ai_next;
+		}
+		*fd = begin_to_connect(i->ai_family, i->ai_addr, i->ai_addrlen);
+		freeaddrinfo(list);
+	}
+	if (*fd < 0) {
+		int e = -*fd;
+		*fd = -1;
+		return say_errno(a, e, err, cap);
+	}
+	return 0;
+}

@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/addr.h"
-#include "client/internal.h"
+#include "client/recover.h"
 
 #define DEPTH_DEFAULT 64
 #define HANDSHAKE_MS 10000
@@ -30,6 +30,7 @@ void p9_client_free(struct p9_client *c)
 		return;
 	}
 	p9_client_thread_end(c);
+	p9_recover_free(c->recover);
 	if (c->out_flags >= 0) {
 		fcntl(c->out, F_SETFL, c->out_flags);
 	}
@@ -72,7 +73,7 @@ bool p9_client_dead(const struct p9_client *c)
 {
 	struct p9_client *lock = (struct p9_client *)(uintptr_t)c;
 	p9_client_enter(lock);
-	bool dead = !c->mem || c->engine.error != 0;
+	bool dead = !c->mem || (c->engine.error != 0 && !p9_recover_hope(c));
 	p9_client_leave(lock);
 	return dead;
 }
@@ -152,7 +153,14 @@ int p9_client_start(struct p9_client *c, int in, int out, bool own, const struct
 	c->timeout_ms = o->timeout_ms && o->timeout_ms < HANDSHAKE_MS ? o->timeout_ms : HANDSHAKE_MS;
 	struct p9_msg t = { .type = P9_Tversion, .tversion = { .msize = c->engine.msize, .version = str("9P2000.L") } };
 	rc = p9_client_call(c, &t, NULL, NULL);
+	if (rc >= 0 && o->reconnect_ms && c->dialled) {
+		c->recover = p9_recover_new(c, c->dialled, o);
+		rc = c->recover ? 0 : p9_client_set_error(c, P9_ENOMEM);
+	}
 	rc = rc < 0 ? rc : p9_client_attach(c, o, &c->root);
+	if (rc >= 0 && c->recover) {
+		c->recover->armed = true;
+	}
 	c->timeout_ms = o->timeout_ms;
 	return rc < 0 ? rc : 0;
 }
@@ -167,5 +175,9 @@ int p9_client_dial(struct p9_client *c, const char *addr, const struct p9_client
 		return rc;
 	}
 	snprintf(c->peer, sizeof(c->peer), "%s", addr);
-	return p9_client_start(c, in, out, a.kind == P9_ADDR_UNIX || a.kind == P9_ADDR_TCP, o);
+	bool ours = a.kind == P9_ADDR_UNIX || a.kind == P9_ADDR_TCP;
+	c->dialled = ours ? addr : NULL;
+	rc = p9_client_start(c, in, out, ours, o);
+	c->dialled = NULL;
+	return rc;
 }

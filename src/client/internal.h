@@ -8,6 +8,7 @@
 
 #define P9_CLIENT_TEXT 512
 
+struct p9_recover;
 struct p9_client {
 	struct p9_engine engine;
 	void *mem;
@@ -22,8 +23,10 @@ struct p9_client {
 	pthread_cond_t news;  /* callbacks have run */
 	pthread_t thread;
 	bool threaded, ending;
-	int bell;	/* eventfd that wakes the thread; -1 without */
-	char peer[128]; /* for the texts of link errors */
+	struct p9_recover *recover; /* NULL: a lost link is lost */
+	const char *dialled;	    /* while p9_client_dial() is at it: the address */
+	int bell;		    /* eventfd that wakes the thread; -1 without */
+	char peer[128];		    /* for the texts of link errors */
 	char error[P9_CLIENT_TEXT];
 };
 
@@ -50,5 +53,13 @@ int p9_client_set_error(struct p9_client *c, int ecode);
 char *p9_client_text(const struct p9_client *c);
 /* Sets the text for the link's end and returns its code. */
 int p9_client_link_error(struct p9_client *c);
+/* Whether a thread of the library's moves the bytes. */
+static inline bool p9_client_threaded(const struct p9_client *c)
+{
+	return c->threaded;
+}
+/* xfer.c */
+/* Takes a reply in: the callback of a piece. */
+void p9_xfer_answer(struct p9_piece *q, const struct p9_msg *r);
 
 #endif

@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "base/hosterr.h"
-#include "client/internal.h"
+#include "client/recover.h"
 
 #define GRACE_MS 5000 /* how long a server may be silent after a request's deadline before the link counts as lost */
 #define PULLS_MAX 8   /* at once, so that a fast server does not keep p9_client_work() for ever */
@@ -54,11 +54,35 @@ static void ring(struct p9_client *c)
 	}
 }
 
+/* While a lost link is looked for, there is none. */
+static unsigned room(const struct p9_client *c)
+{
+	return p9_recover_busy(c) ? 0 : p9_engine_room(&c->engine);
+}
+
+/* The link has ended for good. */
+static bool ended(const struct p9_client *c)
+{
+	return c->engine.error && !p9_recover_hope(c);
+}
+
+/* Requests without an answer. */
+static unsigned pending(const struct p9_client *c)
+{
+	return p9_engine_pending(&c->engine) + (c->recover ? p9_recover_pending(c) : 0);
+}
+
+/* Whether there is no link at all, only hope. */
+static bool offline(const struct p9_client *c)
+{
+	return c->recover && c->in < 0 && p9_recover_busy(c);
+}
+
 unsigned p9_client_room(const struct p9_client *cc)
 {
 	struct p9_client *c = (struct p9_client *)(uintptr_t)cc;
 	p9_client_enter(c);
-	unsigned n = p9_engine_room(&c->engine);
+	unsigned n = room(c);
 	p9_client_leave(c);
 	return n;
 }
@@ -67,7 +91,7 @@ unsigned p9_client_pending(const struct p9_client *cc)
 {
 	struct p9_client *c = (struct p9_client *)(uintptr_t)cc;
 	p9_client_enter(c);
-	unsigned n = c->mem ? p9_engine_pending(&c->engine) : 0;
+	unsigned n = c->mem ? pending(c) : 0;
 	p9_client_leave(c);
 	return n;
 }
@@ -84,11 +108,14 @@ static int submit(struct p9_client *c, struct p9_msg *msg, void *dst, struct p9_
 		return p9_client_set_error(c, P9_ENOTCONN);
 	}
 	bool was = impatient(c);
-	int rc = p9_engine_submit(&c->engine, msg, dst, call);
+	int rc = c->recover ? p9_recover_submit(c, msg, dst, call) : p9_engine_submit(&c->engine, msg, dst, call);
 	if (rc < 0) {
-		return c->engine.error ? p9_client_link_error(c) : p9_client_set_error(c, rc);
+		return ended(c) ? p9_client_link_error(c) : p9_client_set_error(c, rc);
 	}
 	call->tag = (uint16_t)rc;
+	if (rc == P9_NOTAG) {
+		return rc; /* answered without the server */
+	}
 	c->npatient += call->patient;
 	if ((!was && c->timeout_ms) || call->timeout_ms) {
 		uint64_t now = p9_client_now();
@@ -116,8 +143,9 @@ int p9_client_cancel(struct p9_client *c, struct p9_call *call)
 	if (c->mem && call->tag < c->engine.ntags) {
 		const struct p9_slot *s = &c->engine.slots[call->tag];
 		bool mine = s->state == P9_SLOT_SENT && s->user == call;
-		rc = c->engine.error ? c->engine.error : mine ? p9_engine_flush(&c->engine, call->tag, NULL) : rc;
+		rc = ended(c) ? c->engine.error : mine ? p9_engine_flush(&c->engine, call->tag, NULL) : rc;
 	}
+	rc = rc == -P9_EINVAL && c->recover && p9_recover_cancel(c, call) ? 0 : rc;
 	p9_client_leave(c);
 	if (rc >= 0 && c->threaded && !in_thread(c)) {
 		ring(c);
@@ -125,15 +153,30 @@ int p9_client_cancel(struct p9_client *c, struct p9_call *call)
 	return rc < 0 ? rc : 0;
 }
 
+/* p9_engine_next() on a handle that may reconnect: some answers are not the engine's, some replies are not the program's,
+ * and a link's end may be none. */
+static int take_recovering(struct p9_client *c, struct p9_reply *r)
+{
+	int rc;
+	do {
+		if (p9_recover_answer(c, r)) {
+			r->msg.tag = P9_NOTAG;
+			return 1;
+		}
+		rc = p9_engine_next(&c->engine, r);
+	} while ((rc > 0 && p9_recover_reply(c, r)) || (rc < 0 && p9_recover_lost(c)));
+	return rc < 0 && p9_recover_answer(c, r) ? 1 : rc;
+}
+
 /* Takes the next reply out, or after the link's end the next request. Returns 1, 0, or the link's error. */
 static int take(struct p9_client *c, struct p9_reply *r)
 {
 	p9_client_enter(c);
-	int rc = p9_engine_next(&c->engine, r);
+	int rc = c->recover ? take_recovering(c, r) : p9_engine_next(&c->engine, r);
 	if (rc < 0) {
 		rc = p9_engine_drain(&c->engine, r) ? 1 : rc;
 	}
-	if (rc > 0) {
+	if (rc > 0 && r->msg.tag != P9_NOTAG) {
 		c->npatient -= ((struct p9_call *)r->user)->patient;
 	}
 	p9_client_leave(c);
@@ -154,7 +197,7 @@ static int dispatch(struct p9_client *c)
 }
 
 /* Lets deadlines pass. Returns the milliseconds until the next one, -1 for none. */
-static int look_at_clock(struct p9_client *c)
+static int look_at_deadlines(struct p9_client *c)
 {
 	bool silence = c->timeout_ms && impatient(c);
 	if (c->engine.next_due == UINT64_MAX && !silence) {
@@ -178,6 +221,17 @@ static int look_at_clock(struct p9_client *c)
 	return next == UINT64_MAX ? -1 : next - now < 3600000 ? (int)(next - now) : 3600000;
 }
 
+/* The same, and lets the search for a lost link go on. */
+static int look_at_clock(struct p9_client *c)
+{
+	int found = p9_recover_busy(c) ? p9_recover_tick(c) : -1;
+	if (found >= 0 && (offline(c) || found == 0)) {
+		return found;
+	}
+	int ms = look_at_deadlines(c);
+	return found >= 0 && (ms < 0 || found < ms) ? found : ms;
+}
+
 static bool out_waits(const struct p9_client *c)
 {
 	struct p9_engine_iov v[1];
@@ -187,6 +241,10 @@ static bool out_waits(const struct p9_client *c)
 static unsigned what_to_poll(const struct p9_client *c, struct pollfd v[2], bool out)
 {
 	v[0] = (struct pollfd){ .fd = c->in, .events = POLLIN };
+	if (offline(c)) {
+		v[0] = (struct pollfd){ .fd = c->recover->fd, .events = POLLOUT };
+		return 1;
+	}
 	if (out && c->in == c->out) {
 		v[0].events |= POLLOUT;
 	} else if (out) {
@@ -207,6 +265,9 @@ static int pull_and_note(struct p9_client *c)
 /* Sends and receives what can be now. Returns whether anything came, or the link's error. */
 static int move(struct p9_client *c)
 {
+	if (offline(c)) {
+		return 0;
+	}
 	int sent = p9_client_push(c);
 	int got = sent < 0 ? sent : pull_and_note(c);
 	if (got == 0 && sent == P9_PUSH_CLOSED) {
@@ -227,10 +288,13 @@ static int wait_once(struct p9_client *c, int ms)
 /* Sends what waits, then receives, waiting for it. Returns 0 after a signal, 1, or the link's error. */
 static int exchange(struct p9_client *c)
 {
-	int sent = p9_client_push(c);
+	int sent = offline(c) ? P9_PUSH_ALL : p9_client_push(c);
 	int ms = sent < 0 ? 0 : look_at_clock(c);
 	if (sent < 0 || ms == 0) {
 		return sent < 0 ? sent : 1;
+	}
+	if (offline(c)) {
+		return wait_once(c, ms);
 	}
 	if (sent == P9_PUSH_ALL && ms < 0 && c->in_socket) {
 		int got = p9_client_pull(c, true);
@@ -255,7 +319,7 @@ int p9_client_step(struct p9_client *c)
 	}
 	for (;;) {
 		int ran = dispatch(c);
-		if (ran != 0 || p9_engine_pending(&c->engine) == 0) {
+		if (ran != 0 || (pending(c) == 0 && !p9_recover_busy(c))) {
 			return ran;
 		}
 		if (exchange(c) == 0) {
@@ -288,7 +352,7 @@ int p9_client_work(struct p9_client *c)
 
 unsigned p9_client_poll(struct p9_client *c, struct pollfd v[2], int *timeout_ms)
 {
-	*timeout_ms = c->mem && !c->engine.error ? look_at_clock(c) : 0;
+	*timeout_ms = c->mem && !c->engine.error && !(c->recover && c->recover->answers) ? look_at_clock(c) : 0;
 	return what_to_poll(c, v, c->mem && out_waits(c));
 }
 
@@ -373,7 +437,7 @@ static int send_waiting(struct p9_client *c, struct p9_msg *msg, void *dst, stru
 			continue;
 		}
 		pthread_mutex_lock(&c->lock);
-		while (!c->ending && !c->engine.error && p9_engine_room(&c->engine) == 0) {
+		while (!c->ending && !ended(c) && room(c) == 0) {
 			pthread_cond_wait(&c->news, &c->lock);
 		}
 		pthread_mutex_unlock(&c->lock);
@@ -395,6 +459,12 @@ int p9_client_call(struct p9_client *c, struct p9_msg *msg, void *dst, struct p9
 	}
 	if (rc < 0 || (sent && s.reply->type == P9_Rlerror && p9_client_dead(c))) {
 		return rc < 0 ? rc : p9_client_link_error(c);
+	}
+	if (s.reply->type == P9_Rlerror && s.reply->tag == P9_NOTAG && s.reply->rlerror.ecode == P9_EIO) {
+		snprintf(p9_client_text(c), P9_CLIENT_TEXT,
+			 "%s: the link was lost, %s may or may not have been done (EIO)", c->peer,
+			 p9_wire_desc(msg->type)->name);
+		return -P9_EIO;
 	}
 	return s.reply->type == P9_Rlerror ? p9_client_set_error(c, (int)s.reply->rlerror.ecode) : 0;
 }

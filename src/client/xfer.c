@@ -4,13 +4,16 @@
  * A transfer is a ring of pieces, each one request. Reading, the pieces are handed over in the order of the file: a
  * piece that comes early waits in its buffer. A reply shorter than asked is asked again for its rest, unless it ends
  * where the file is known to end; an empty one is the end. Writing, a short count is sent again for its rest; a server
- * that writes nothing gets EIO.
- * Called by commands for single files and by the copiers for many at once, which share one pool of buffers.
+ * that writes nothing gets EIO. How many pieces there are at once is window.c's affair.
+ * Called by commands for single files, by the copiers for many at once, which share one pool of buffers, and by
+ * fs_stream.c, which sends through a queue of its own.
  * Must stay true: a buffer goes back to the pool only when its request was answered.
  */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include "client/internal.h"
+#include "client/window.h"
 
 struct p9_pool {
 	size_t size;
@@ -60,9 +63,28 @@ static struct p9_piece *piece(struct p9_xfer *x, unsigned i)
 	return &x->pieces[(x->first + i) % P9_XFER_WINDOW];
 }
 
+static uint64_t now_us(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+static uint8_t *get_buffer(struct p9_xfer *x)
+{
+	return x->pool ? pool_get(x->pool) : x->memory + (x->next - x->offset);
+}
+
+static void put_buffer(struct p9_xfer *x, uint8_t *buf)
+{
+	if (x->pool) {
+		pool_put(x->pool, buf);
+	}
+}
+
 static void drop_first(struct p9_xfer *x)
 {
-	pool_put(x->pool, piece(x, 0)->buf);
+	put_buffer(x, piece(x, 0)->buf);
 	x->first = (x->first + 1) % P9_XFER_WINDOW;
 	x->count--;
 }
@@ -83,6 +105,10 @@ static void send_piece(struct p9_piece *q)
 	} else {
 		t.tread = (struct p9_tread){ x->fid, q->offset + q->got, q->len - q->got };
 	}
+	if (x->send) {
+		x->send(q, &t);
+		return;
+	}
 	int rc = p9_client_send(x->client, &t, q->buf + q->got, &q->call);
 	if (rc < 0) {
 		p9_xfer_stop(x, rc);
@@ -95,21 +121,21 @@ static void deliver(struct p9_xfer *x)
 {
 	while (x->count > 0 && piece(x, 0)->done) {
 		struct p9_piece *q = piece(x, 0);
-		if (!x->error && !x->writing && q->got && q->offset < x->eof) {
+		if (!x->error && x->data && !x->writing && q->got && q->offset < x->eof) {
 			int rc = x->data(x, q->offset, q->buf, q->got);
 			if (rc < 0) {
 				x->local = true;
 				p9_xfer_stop(x, rc);
 			}
 		}
-		x->moved += x->error ? 0 : q->got;
+		x->moved += x->error || q->offset >= x->eof ? 0 : q->got;
 		drop_first(x);
 	}
 }
 
 static bool at_end(const struct p9_xfer *x)
 {
-	return x->error || x->eof != UINT64_MAX || x->source_end;
+	return x->error || x->eof != UINT64_MAX || x->source_end || (x->limit && x->next >= x->limit);
 }
 
 static void finish_if_done(struct p9_xfer *x)
@@ -129,6 +155,7 @@ static bool take(struct p9_xfer *x, struct p9_piece *q, const struct p9_msg *r)
 	}
 	uint32_t n = x->writing ? r->rwrite.count : r->rread.data.len;
 	q->got += n;
+	p9_window_took(&x->window, n, now_us());
 	if (x->writing && n == 0) {
 		p9_xfer_stop(x, -P9_EIO);
 	}
@@ -140,9 +167,8 @@ static bool take(struct p9_xfer *x, struct p9_piece *q, const struct p9_msg *r)
 	return q->got == q->len || x->error;
 }
 
-static void piece_done(struct p9_call *call, const struct p9_msg *r)
+void p9_xfer_answer(struct p9_piece *q, const struct p9_msg *r)
 {
-	struct p9_piece *q = (struct p9_piece *)call;
 	struct p9_xfer *x = q->xfer;
 	q->done = take(x, q, r);
 	if (!q->done) {
@@ -152,20 +178,29 @@ static void piece_done(struct p9_call *call, const struct p9_msg *r)
 	finish_if_done(x);
 }
 
+static void piece_done(struct p9_call *call, const struct p9_msg *r)
+{
+	p9_xfer_answer((struct p9_piece *)call, r);
+}
+
 void p9_xfer_begin(struct p9_xfer *x)
 {
+	unsigned most = x->pool && x->pool->max < P9_XFER_WINDOW ? x->pool->max : P9_XFER_WINDOW;
 	x->next = x->offset;
 	x->eof = UINT64_MAX;
+	p9_window_begin(&x->window, most, now_us());
 }
 
 /* How much the next piece asks for or brings; 0 for none now. */
 static uint32_t next_length(struct p9_xfer *x, uint8_t *buf)
 {
+	uint64_t left = x->limit ? x->limit - x->next : UINT64_MAX;
+	uint32_t most = left < x->chunk ? (uint32_t)left : x->chunk;
 	if (!x->writing) {
 		bool beyond = x->next >= x->size;
-		return beyond && x->count > 0 ? 0 : x->chunk; /* behind the expected end: one at a time */
+		return beyond && x->count > 0 ? 0 : most; /* behind the expected end: one at a time */
 	}
-	int n = x->data(x, x->next, buf, x->chunk);
+	int n = x->data ? x->data(x, x->next, buf, most) : (int)most;
 	if (n < 0) {
 		x->local = true;
 		p9_xfer_stop(x, n);
@@ -176,13 +211,13 @@ static uint32_t next_length(struct p9_xfer *x, uint8_t *buf)
 
 void p9_xfer_more(struct p9_xfer *x)
 {
-	while (!at_end(x) && x->count < P9_XFER_WINDOW && p9_client_room(x->client) > 0) {
-		uint8_t *buf = pool_get(x->pool);
+	while (!at_end(x) && x->count < x->window.now && (x->send || p9_client_room(x->client) > 0)) {
+		uint8_t *buf = get_buffer(x);
 		uint32_t n = buf ? next_length(x, buf) : 0;
 		if (n == 0) {
 			if (buf) {
-				pool_put(x->pool, buf);
-			} else if (x->pool->made == 0) {
+				put_buffer(x, buf);
+			} else if (x->pool && x->pool->made == 0) {
 				p9_xfer_stop(x, -P9_ENOMEM);
 			}
 			break;

@@ -149,6 +149,8 @@ P9_MUST_USE int p9_engine_next(struct p9_engine *e, struct p9_reply *reply);
  * the answer; a fid whose making failed (Rlerror to Twalk, Tattach, Txattrwalk) comes back by itself, too. After a
  * walk that came only part of the way the fid is still the caller's: some servers make it, so clunk it. */
 P9_MUST_USE int p9_engine_fid_get(struct p9_engine *e, uint32_t *fid);
+/* Takes this fid, also when it is in use. */
+void p9_engine_fid_hold(struct p9_engine *e, uint32_t fid);
 /* Gives back a fid that no request named. */
 void p9_engine_fid_put(struct p9_engine *e, uint32_t fid);
 

@@ -80,3 +80,15 @@ void p9_engine_fid_put(struct p9_engine *e, uint32_t fid)
 		e->nfids_used--;
 	}
 }
+
+void p9_engine_fid_hold(struct p9_engine *e, uint32_t fid)
+{
+	if (fid >= e->nfids) {
+		return;
+	}
+	uint64_t bit = UINT64_C(1) << (fid % 64);
+	if (!(e->fids[fid / 64] & bit)) {
+		e->fids[fid / 64] |= bit;
+		e->nfids_used++;
+	}
+}

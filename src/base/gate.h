@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* gate.h - a mutex and a condition: one thread waits until another has put something there. */
+#ifndef P9_BASE_GATE_H
+#define P9_BASE_GATE_H
+#include <pthread.h>
+
+struct p9_gate {
+	pthread_mutex_t mutex;
+	pthread_cond_t cond;
+};
+
+static inline void p9_gate_init(struct p9_gate *g)
+{
+	pthread_mutex_init(&g->mutex, NULL);
+	pthread_cond_init(&g->cond, NULL);
+}
+static inline void p9_gate_fini(struct p9_gate *g)
+{
+	pthread_cond_destroy(&g->cond);
+	pthread_mutex_destroy(&g->mutex);
+}
+static inline void p9_gate_enter(struct p9_gate *g)
+{
+	pthread_mutex_lock(&g->mutex);
+}
+static inline void p9_gate_leave(struct p9_gate *g)
+{
+	pthread_mutex_unlock(&g->mutex);
+}
+/* Inside: lets others in until one of them wakes. May return without that. */
+static inline void p9_gate_wait(struct p9_gate *g)
+{
+	pthread_cond_wait(&g->cond, &g->mutex);
+}
+/* Inside. */
+static inline void p9_gate_wake(struct p9_gate *g)
+{
+	pthread_cond_signal(&g->cond);
+}
+
+#endif

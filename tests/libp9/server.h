@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* server.h - a p9d of one's own for a test: started on a Unix socket, killed, started again. */
+#ifndef P9_TESTS_SERVER_H
+#define P9_TESTS_SERVER_H
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include "lib/p9t.h"
+#include "p9/fs.h"
+
+struct server {
+	char *base; /* scratch directory: the tree is in "t" */
+	char tree[300], addr[300];
+	pid_t pid;
+};
+
+static inline void pause_ms(long ms)
+{
+	struct timespec t = { ms / 1000, ms % 1000 * 1000000 };
+	nanosleep(&t, NULL);
+}
+
+static inline bool answers(const char *path)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", path);
+	bool ok = connect(fd, (struct sockaddr *)&sun, sizeof(sun)) == 0;
+	close(fd);
+	return ok;
+}
+
+/* Starts p9d over s->tree and waits until it takes connections. */
+static inline void server_run(struct server *s)
+{
+	const char *p9d = getenv("P9D");
+	assert_non_null(p9d);
+	unlink(s->addr + 5);
+	s->pid = fork();
+	assert_true(s->pid >= 0);
+	if (s->pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* it goes with us */
+		int null = open("/dev/null", O_RDWR);
+		dup2(null, 0);
+		dup2(null, 1);
+		execl(p9d, p9d, "-l", s->addr, s->tree, (char *)NULL);
+		_exit(127);
+	}
+	for (int i = 0; i < 3000 && !answers(s->addr + 5); i++) {
+		assert_int_equal(waitpid(s->pid, NULL, WNOHANG), 0);
+		pause_ms(10);
+	}
+}
+
+static inline void server_kill(struct server *s)
+{
+	int status;
+	kill(s->pid, SIGKILL);
+	assert_int_equal(waitpid(s->pid, &status, 0), s->pid);
+	s->pid = 0;
+}
+
+static inline void server_start(struct server *s)
+{
+	memset(s, 0, sizeof(*s));
+	s->base = p9t_tempdir();
+	snprintf(s->tree, sizeof(s->tree), "%s/t", s->base);
+	snprintf(s->addr, sizeof(s->addr), "unix:%s/s", s->base);
+	assert_int_equal(mkdir(s->tree, 0755), 0);
+	server_run(s);
+}
+
+static inline void server_stop(struct server *s)
+{
+	if (s->pid) {
+		int status;
+		kill(s->pid, SIGTERM);
+		assert_int_equal(waitpid(s->pid, &status, 0), s->pid);
+		assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0); /* what a sanitizer has to say, too */
+	}
+	p9t_remove_tree(s->base);
+	free(s->base);
+}
+
+static inline struct p9_client *server_dial(const struct server *s, const struct p9_client_opts *opts)
+{
+	struct p9_client_opts o = { .uid = geteuid() };
+	struct p9_client *c = p9_client_new();
+	assert_non_null(c);
+	if (p9_client_dial(c, s->addr, opts ? opts : &o) < 0) {
+		fail_msg("dial: %s", p9_client_error(c));
+	}
+	return c;
+}
+
+/* Fails with the text when a call of the library's did. */
+#define ok(c, call) \
+	do { \
+		long long rc_ = (call); \
+		if (rc_ < 0) { \
+			fail_msg("%s: %lld %s", #call, rc_, p9_client_error(c)); \
+		} \
+	} while (0)
+#define fails(error, call) assert_int_equal((call), -(error))
+
+#endif
