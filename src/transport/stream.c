@@ -582,10 +582,8 @@ struct p9_link *p9_stream_make(struct p9_loop *loop, int in, int out, const stru
 	s->link.ops = io->sendfile ? &ops_file : &ops_copy;
 	s->loop = loop;
 	s->io = io;
-	s->in.fd = in;
-	s->in.ready = in_ready;
-	s->out.fd = out;
-	s->out.ready = out_ready;
+	s->in = (struct p9_source){ in, in_ready };
+	s->out = (struct p9_source){ out, out_ready };
 	s->timer.fire = on_timer;
 	return &s->link;
 }
