@@ -74,10 +74,11 @@ static int slow_open(struct p9_caller *c, struct p9_node *n, uint32_t flags, str
 	int tired = nap(c);
 	return tired < 0 ? tired : own_file(p9_local.open(c, n, flags, out), out);
 }
-static int slow_create(struct p9_caller *c, struct p9_node *dir, const struct p9_tlcreate *m, struct p9_file **out)
+static int slow_create(struct p9_caller *c, struct p9_node *dir, const struct p9_tlcreate *m, struct p9_file **out,
+		       struct p9_qid *qid)
 {
 	int tired = nap(c);
-	return tired < 0 ? tired : own_file(p9_local.create(c, dir, m, out), out);
+	return tired < 0 ? tired : own_file(p9_local.create(c, dir, m, out, qid), out);
 }
 static int slow_close(struct p9_caller *c, struct p9_file *f)
 {

@@ -80,7 +80,8 @@ struct p9_backend {
 	/* Opens a regular file or a directory; -P9_ELOOP for a link, -P9_ENXIO for anything else, at once. */
 	int (*open)(struct p9_caller *c, struct p9_node *n, uint32_t flags, struct p9_file **out);
 	/* Creates a regular file and opens it; when it exists and flags lack O_EXCL, opens it. */
-	int (*create)(struct p9_caller *c, struct p9_node *dir, const struct p9_tlcreate *m, struct p9_file **out);
+	int (*create)(struct p9_caller *c, struct p9_node *dir, const struct p9_tlcreate *m, struct p9_file **out,
+		      struct p9_qid *qid);
 	/* The text of the link is stored as it came and never followed. */
 	int (*symlink)(struct p9_caller *c, struct p9_node *dir, const struct p9_tsymlink *m, struct p9_qid *out);
 	/* A node of the type in m->mode; devices only where the export allows them (-P9_EPERM). */

@@ -43,12 +43,8 @@ static int lcreate_start(struct p9_req *r)
 
 static int lcreate_run(struct p9_req *r, struct p9_caller *c)
 {
-	struct p9_rgetattr a;
 	struct p9_node *n = r->fid->node;
-	int rc = n->be->create(c, n, &r->t.tlcreate, &r->file);
-	rc = rc < 0 ? rc : n->be->getattr(c, r->file->node, P9_GETATTR_BASIC, &a);
-	r->r.rlcreate.qid = a.qid;
-	return rc;
+	return n->be->create(c, n, &r->t.tlcreate, &r->file, &r->r.rlcreate.qid);
 }
 
 static int lcreate_done(struct p9_req *r)

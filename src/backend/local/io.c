@@ -142,7 +142,8 @@ static int create_fd(struct p9_caller *c, int dirfd, const char *name, const str
 	return -P9_EIO;
 }
 
-int local_create(struct p9_caller *c, struct p9_node *dir, const struct p9_tlcreate *m, struct p9_file **out)
+int local_create(struct p9_caller *c, struct p9_node *dir, const struct p9_tlcreate *m, struct p9_file **out,
+		 struct p9_qid *qid)
 {
 	struct lnode *d = LNODE(dir), *n;
 	char name[P9_NAMEMAX + 1];
@@ -175,6 +176,7 @@ int local_create(struct p9_caller *c, struct p9_node *dir, const struct p9_tlcre
 		lfd_put(io);
 		return rc;
 	}
+	*qid = lqid_of(&st);
 	n->parent = lfd_get(d->self);
 	n->shared_fd = true;
 	rc = file_new(n, io, m->flags, out);

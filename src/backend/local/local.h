@@ -101,7 +101,8 @@ int local_getattr(struct p9_caller *c, struct p9_node *n, uint64_t mask, struct 
 int local_setattr(struct p9_caller *c, struct p9_node *n, struct p9_file *f, const struct p9_tsetattr *a);
 int local_statfs(struct p9_caller *c, struct p9_node *n, struct p9_rstatfs *out);
 int local_open(struct p9_caller *c, struct p9_node *n, uint32_t flags, struct p9_file **out);
-int local_create(struct p9_caller *c, struct p9_node *dir, const struct p9_tlcreate *m, struct p9_file **out);
+int local_create(struct p9_caller *c, struct p9_node *dir, const struct p9_tlcreate *m, struct p9_file **out,
+		 struct p9_qid *qid);
 int local_symlink(struct p9_caller *c, struct p9_node *dir, const struct p9_tsymlink *m, struct p9_qid *out);
 int local_mknod(struct p9_caller *c, struct p9_node *dir, const struct p9_tmknod *m, struct p9_qid *out);
 int local_mkdir(struct p9_caller *c, struct p9_node *dir, const struct p9_tmkdir *m, struct p9_qid *out);
