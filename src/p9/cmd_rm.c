@@ -130,12 +130,12 @@ static void on_rmdir(struct p9_call *call, const struct p9_msg *r)
 {
 	struct p9_dir *d = (struct p9_dir *)call;
 	int rc = r->type == P9_Rlerror ? -(int)r->rlerror.ecode : 0;
-	if (rc == -P9_EOPNOTSUPP && !by_fid(d)) {
+	if (rc == -P9_EOPNOTSUPP && !d->tremove) { /* other directories may have found it out meanwhile */
 		((struct rm *)d->tree->arg)->by_fid = true;
 		leave(d);
 		return;
 	}
-	if (by_fid(d)) {
+	if (d->tremove) {
 		d->fid = P9_NOFID; /* Tremove ends it, whatever the answer */
 	} else if ((rc == -P9_ENOTEMPTY || rc == -P9_EEXIST) && d->removed > 0) {
 		p9_tree_again(d);
@@ -164,7 +164,8 @@ static void leave(struct p9_dir *d)
 			    .tunlinkat = { .dirfid = d->upfid,
 					   .name = { name, (uint16_t)strlen(name) },
 					   .flags = P9_DOTL_AT_REMOVEDIR } };
-	if (by_fid(d)) {
+	d->tremove = by_fid(d);
+	if (d->tremove) {
 		t = (struct p9_msg){ .type = P9_Tremove, .tremove = { .fid = d->fid } };
 	}
 	if (!d->failed && !d->tree->abort && p9_tree_send(d, &t, on_rmdir)) {

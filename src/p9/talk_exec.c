@@ -80,12 +80,13 @@ static int do_rx(struct talk_run *r, const struct talk_stmt *st)
 	int want = any_tag ? -1 : st->a.n ? (int)(tag & 0xffff) : r->conn->last_tag;
 	enum talk_got got = p9_talk_recv(r->conn, want, r->timeout_ms, &f);
 	if (got != GOT_FRAME) {
-		return st->maybe && got != GOT_BROKEN ? 0 : p9_talk_mismatch(r, st, why_not(r, got), NULL);
+		return st->maybe && got != GOT_BROKEN ? p9_talk_set_num(&r->vars, "fits", 0)
+						      : p9_talk_mismatch(r, st, why_not(r, got), NULL);
 	}
 	int rc = fits(r, st, f, why, sizeof(why));
 	if (rc == 0 && st->maybe) {
 		p9_talk_unrecv(r->conn, f);
-		return 0;
+		return p9_talk_set_num(&r->vars, "fits", 0);
 	}
 	p9_talk_trace(r, '<', f->b, f->len);
 	if (rc == 0 && f->rc == 0 && p9_talk_missing(r, &f->msg)) {
@@ -95,7 +96,7 @@ static int do_rx(struct talk_run *r, const struct talk_stmt *st)
 	}
 	r->optional = NULL;
 	free(f);
-	return rc == 1 ? 0 : -1;
+	return rc != 1 ? -1 : st->maybe ? p9_talk_set_num(&r->vars, "fits", 1) : 0;
 }
 
 static int do_rx_none(struct talk_run *r, const struct talk_stmt *st)

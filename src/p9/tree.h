@@ -26,6 +26,7 @@ struct p9_dir {
 	size_t pos;
 	uint64_t cookie;
 	unsigned removed; /* rm: entries removed since the listing began */
+	bool tremove;	  /* rm: it was asked away with Tremove, which ends the fid */
 	uint32_t upfid;	  /* the directory it is in */
 	int localfd;	  /* get, put: the same directory here; -1 without */
 	DIR *local;	  /* put: being listed */

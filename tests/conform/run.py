@@ -27,7 +27,7 @@ import conformance  # noqa: E402
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--build", default="build")
-parser.add_argument("--only", default="")
+parser.add_argument("--only", default="", help="and what starts and stops the server")
 parser.add_argument("--quick", action="store_true")
 args = parser.parse_args()
 
@@ -587,9 +587,9 @@ def a_server_that_hangs_is_a_crash_too():
     thread = threading.Thread(target=restart, daemon=True)
     thread.start()
     try:
-        code, out, _ = conform(f"unix:{proxy.path}", "--only", "io-02[05]", "--timeout", "0.5")
+        code, out, _ = conform(f"unix:{proxy.path}", "--only", "io-02[056]", "--timeout", "0.5")
         equal(code, 0)
-        code, out, _ = conform(f"unix:{proxy.path}", "--only", "io-02[145]", "--timeout", "0.5", "--restart",
+        code, out, _ = conform(f"unix:{proxy.path}", "--only", "io-02[156]", "--timeout", "0.5", "--restart",
                                f"touch {marker}")
     finally:
         proxy.stop()
@@ -652,4 +652,5 @@ def stop_the_server():
 
 
 if __name__ == "__main__":
-    sys.exit(suite.run(args.only))
+    suite.tests = [(n, t) for n, t in suite.tests if args.only in n or "the server" in n and n.startswith(("start", "stop"))]
+    sys.exit(suite.run())

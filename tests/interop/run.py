@@ -395,6 +395,15 @@ def p9_stat_and_df():
 
 
 @ours
+def p9_rm_of_many_directories_at_once():
+    """diod has no Tunlinkat; several directories find that out at the same time."""
+    for i in range(100):
+        os.makedirs(host("crowd", f"d{i}"))
+    p9("rm", "-r", "/crowd")
+    check(not os.path.exists(host("crowd")), "not removed")
+
+
+@ours
 def p9_as_another_user():
     _, err = p9("-u", "65534", "cat", "/secret", code=1)
     check(b"EACCES" in err, err)
