@@ -23,6 +23,13 @@ int p9_cmd_readlink(struct p9_cli *cli, int argc, char **argv);
 int p9_cmd_chmod(struct p9_cli *cli, int argc, char **argv);
 int p9_cmd_chown(struct p9_cli *cli, int argc, char **argv);
 int p9_cmd_truncate(struct p9_cli *cli, int argc, char **argv);
+int p9_cmd_cp(struct p9_cli *cli, int argc, char **argv);
+int p9_cmd_find(struct p9_cli *cli, int argc, char **argv);
+int p9_cmd_du(struct p9_cli *cli, int argc, char **argv);
+int p9_cmd_tree(struct p9_cli *cli, int argc, char **argv);
+int p9_cmd_touch(struct p9_cli *cli, int argc, char **argv);
+int p9_cmd_mkfifo(struct p9_cli *cli, int argc, char **argv);
+int p9_cmd_lock(struct p9_cli *cli, int argc, char **argv);
 int p9_cmd_df(struct p9_cli *cli, int argc, char **argv);
 int p9_cmd_xattr(struct p9_cli *cli, int argc, char **argv);
 int p9_cmd_mount(struct p9_cli *cli, int argc, char **argv);
@@ -71,7 +78,7 @@ struct p9_entry {
 	struct p9_attr *attr; /* or NULL */
 };
 struct p9_attr {
-	uint64_t size, blocks, mtime, nlink, rdev;
+	uint64_t size, blocks, mtime, mtime_nsec, nlink, rdev, qid;
 	uint32_t mode, uid, gid;
 	char *target; /* of a link, or NULL */
 };
