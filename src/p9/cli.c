@@ -24,6 +24,9 @@ void p9_cli_say(const struct p9_cli *cli, const char *fmt, ...)
 {
 	char text[2048];
 	va_list ap;
+	if (cli->quiet) {
+		return;
+	}
 	va_start(ap, fmt);
 	/* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): va_start is the line before */
 	vsnprintf(text, sizeof(text), fmt, ap);

@@ -16,6 +16,7 @@ struct p9_cli {
 	uint32_t msize;	   /* -m, or 1 MiB */
 	uint16_t depth;	   /* -q, or 64: requests in flight */
 	bool own_loop;	   /* of a program that waits by itself: no limit to the server's silence */
+	bool quiet;	   /* say nothing: somebody else will */
 	const char *cmd;   /* name of the command that runs */
 };
 

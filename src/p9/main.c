@@ -24,6 +24,19 @@ struct command {
 	const char *more; /* options and remarks, or NULL */
 };
 
+#define COPY_OPTIONS \
+	"  -r  --recursive  directories with all that is below them\n" \
+	"  -p  --preserve   owner, time of access and set-id bits, too, where permitted\n" \
+	"  -H  --links      hard links among what is copied stay links\n" \
+	"  -X  --xattrs     extended attributes, too\n" \
+	"  -S  --sparse     holes wherever there are zeros; else where the source has them\n" \
+	"  -D  --specials   devices, FIFOs and sockets are made anew\n" \
+	"  -a  --archive    -r -p -H -X -D, and links given as operands are not followed\n" \
+	"  --continue       go on where an earlier copy ended: what is complete is left out\n" \
+	"  --check          read both back and compare; with --continue also what was there before\n" \
+	"  --progress       say how far it is also when nobody's terminal shows it\n" \
+	"Permission bits and the time of change are always kept.\n"
+
 static const struct command commands[] = {
 	{ "ls", p9_cmd_ls, "[-laR1dhnpU] [--json] [PATH...]", "list directories",
 	  "  -l  mode, links, owner, group, size, date; where links point to\n"
@@ -37,12 +50,12 @@ static const struct command commands[] = {
 	{ "stat", p9_cmd_stat, "[-L] [--json] PATH...", "show all attributes of files",
 	  "  -L  follow a symbolic link\n  --json  one array of objects\n" },
 	{ "cat", p9_cmd_cat, "PATH...", "write files to standard output", NULL },
-	{ "get", p9_cmd_get, "[-r] REMOTE [LOCAL]", "copy from the server",
-	  "  -r  a directory with all that is below it\n"
-	  "Mode and time of change are kept. LOCAL may be a directory, or - for standard output.\n" },
-	{ "put", p9_cmd_put, "[-r] LOCAL [REMOTE]", "copy to the server",
-	  "  -r  a directory with all that is below it\n"
-	  "Mode and time of change are kept. REMOTE may be a directory; by default it is /.\n" },
+	{ "get", p9_cmd_get, "[-rapHXSD] [--continue] [--check] [--progress] REMOTE... [LOCAL]", "copy from the server",
+	  COPY_OPTIONS "LOCAL may be a directory, or - for standard output; by default it is the current one.\n" },
+	{ "put", p9_cmd_put, "[-rapHXSD] [--continue] [--check] [--progress] LOCAL... [REMOTE]", "copy to the server",
+	  COPY_OPTIONS "REMOTE may be a directory; by default it is /.\n" },
+	{ "cp", p9_cmd_cp, "[-rapHXSD] [--continue] [--check] [--progress] SOURCE... TARGET", "copy within the server",
+	  COPY_OPTIONS },
 	{ "mkdir", p9_cmd_mkdir, "[-p] [-m MODE] PATH...", "make directories",
 	  "  -p  those on the way, too, and no error when it is there\n"
 	  "  -m  permission bits, octal\n" },

@@ -98,12 +98,15 @@ struct p9_attr *p9_attr_of(const struct p9_rgetattr *r);
 
 /* ---- progress.c ---- */
 struct p9_progress {
-	bool on;
-	const char *name;
+	bool tty, asked, any;	     /* any: a line was written */
+	const char *name;	     /* NULL before it begins and after it ends */
 	uint64_t total, done, files; /* total: 0 when it is not known */
+	uint64_t before;	     /* done when it was shown last */
+	double every, rate;
 	struct timespec begin, shown;
 };
-void p9_progress_begin(struct p9_progress *p, const char *name, uint64_t total);
+/* asked: with --progress. */
+void p9_progress_begin(struct p9_progress *p, const char *name, uint64_t total, bool asked);
 void p9_progress_add(struct p9_progress *p, uint64_t bytes);
 void p9_progress_end(struct p9_progress *p);
 

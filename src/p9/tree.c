@@ -206,23 +206,26 @@ static bool schedule_one(struct p9_tree *t)
 	return false;
 }
 
+int p9_tree_step(struct p9_tree *t)
+{
+	t->abort |= p9_interrupted != 0;
+	if (t->ops->pump) {
+		t->ops->pump(t);
+	}
+	while (p9_client_room(t->client) > 0 && schedule_one(t)) {
+	}
+	bool wait = p9_client_pending(t->client) > 0 || p9_client_dead(t->client);
+	int rc = wait ? p9_client_step(t->client) : 0;
+	return rc < 0 ? rc : 0;
+}
+
 int p9_tree_run(struct p9_tree *t)
 {
-	while (t->ndirs > 0 || t->njobs > 0) {
-		t->abort |= p9_interrupted != 0;
-		if (t->ops->pump) {
-			t->ops->pump(t);
-		}
-		while (p9_client_room(t->client) > 0 && schedule_one(t)) {
-		}
-		if (p9_client_pending(t->client) > 0 || p9_client_dead(t->client)) {
-			int rc = p9_client_step(t->client);
-			if (rc < 0) {
-				return rc;
-			}
-		}
+	int rc = 0;
+	while (rc >= 0 && (t->ndirs > 0 || t->njobs > 0)) {
+		rc = p9_tree_step(t);
 	}
-	return 0;
+	return rc;
 }
 
 void p9_tree_say(const struct p9_dir *d, const char *name, int rc)

@@ -31,8 +31,6 @@ struct p9_dir {
 	int localfd;	  /* put: the directory here that is copied; -1 without */
 	DIR *local;	  /* the same, being listed */
 	uint64_t sum;	  /* du: blocks in it so far */
-	uint64_t mtime, mtime_nsec;
-	uint32_t mode;
 	void *data;	  /* the command's; freed with the directory, by ops->forget */
 };
 
@@ -74,6 +72,8 @@ void p9_tree_again(struct p9_dir *d);
 /* A job for an entry of d (NULL for one without a directory) begins, ends. */
 void p9_tree_job_begin(struct p9_tree *t, struct p9_dir *d);
 void p9_tree_job_end(struct p9_tree *t, struct p9_dir *d);
+/* Lets what can go on, and waits for the server once. Returns 0 or the link's error. */
+P9_MUST_USE int p9_tree_step(struct p9_tree *t);
 /* Until all is done. Returns 0 or the link's error; then directories are freed by p9_tree_fini() alone: a callback that
  * finds the link dead frees what is its own and sends nothing. */
 P9_MUST_USE int p9_tree_run(struct p9_tree *t);
@@ -88,6 +88,8 @@ bool p9_tree_send(struct p9_dir *d, struct p9_msg *t, void (*done)(struct p9_cal
 /* ---- remote.c: directories of the server as the thing that is gone through ---- */
 /* The operation `open`, from walk to lopen; d->fid may be there already. */
 void p9_remote_open(struct p9_dir *d);
+/* From a walked d->fid on: opens it to be listed. */
+void p9_remote_list(struct p9_dir *d);
 /* The operation `next`: reads entries and passes each but . and .. to `entry`, which begins one job or pushes. */
 enum p9_next p9_remote_next(struct p9_dir *d, void (*entry)(struct p9_dir *d, char *name, uint8_t type));
 #endif
