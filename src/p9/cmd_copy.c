@@ -200,7 +200,7 @@ static int copy_all(struct job *j)
 	struct p9_copy *c = &j->copy;
 	for (int i = 0; i < j->n && !p9_interrupted && !p9_client_dead(c->client); i++) {
 		int rc = 0;
-		while (rc >= 0 && (c->tree.njobs >= c->tree.maxjobs || p9_client_room(c->client) == 0)) {
+		while (rc >= 0 && (c->tree.njobs >= c->tree.maxjobs || !p9_tree_room(&c->tree))) {
 			rc = p9_tree_step(&c->tree);
 		}
 		if (rc >= 0) {

@@ -380,7 +380,7 @@ static void forget(struct p9_dir *d)
 static void pump(struct p9_tree *t)
 {
 	struct p9_copy *c = t->arg;
-	while (c->ready && p9_client_room(c->client) > 0) {
+	while (c->ready && p9_tree_room(t)) {
 		struct p9_node *n = c->ready;
 		c->ready = n->wait_next;
 		n->waiting = false;
@@ -388,7 +388,7 @@ static void pump(struct p9_tree *t)
 	}
 	for (struct p9_node *n = c->nodes, *following; n; n = following) {
 		following = n->next; /* it may end at once, and nothing else does */
-		if (n->pipe.active && p9_client_room(c->client) > 0) {
+		if (n->pipe.active && p9_tree_room(t)) {
 			n->pipe.stopped |= t->abort;
 			p9_pipe_pump(&n->pipe);
 		}

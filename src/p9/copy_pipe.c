@@ -484,7 +484,7 @@ static bool begin_chunk(struct p9_pipe *p)
 void p9_pipe_pump(struct p9_pipe *p)
 {
 	struct p9_copy *c = p->node->copy;
-	while (!p->error && !p->stopped && !p->ended && p->differs == UINT64_MAX && p9_client_room(c->client) > 0 &&
+	while (!p->error && !p->stopped && !p->ended && p->differs == UINT64_MAX && p9_tree_room(&c->tree) &&
 	       (p->count == 0 || c->bytes < P9_COPY_BYTES) && begin_chunk(p)) {
 	}
 	settle(p);

@@ -206,13 +206,19 @@ static bool schedule_one(struct p9_tree *t)
 	return false;
 }
 
+bool p9_tree_room(const struct p9_tree *t)
+{
+	unsigned most = t->maxjobs ? t->maxjobs : P9_TREE_JOBS;
+	return p9_client_room(t->client) > 0 && p9_client_pending(t->client) < most;
+}
+
 int p9_tree_step(struct p9_tree *t)
 {
 	t->abort |= p9_interrupted != 0;
 	if (t->ops->pump) {
 		t->ops->pump(t);
 	}
-	while (p9_client_room(t->client) > 0 && schedule_one(t)) {
+	while (p9_tree_room(t) && schedule_one(t)) {
 	}
 	bool wait = p9_client_pending(t->client) > 0 || p9_client_dead(t->client);
 	int rc = wait ? p9_client_step(t->client) : 0;

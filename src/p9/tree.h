@@ -72,6 +72,8 @@ void p9_tree_again(struct p9_dir *d);
 /* A job for an entry of d (NULL for one without a directory) begins, ends. */
 void p9_tree_job_begin(struct p9_tree *t, struct p9_dir *d);
 void p9_tree_job_end(struct p9_tree *t, struct p9_dir *d);
+/* Whether one more request may be under way: there is room, and -q permits it. */
+bool p9_tree_room(const struct p9_tree *t);
 /* Lets what can go on, and waits for the server once. Returns 0 or the link's error. */
 P9_MUST_USE int p9_tree_step(struct p9_tree *t);
 /* Until all is done. Returns 0 or the link's error; then directories are freed by p9_tree_fini() alone: a callback that
