@@ -14,7 +14,9 @@ struct p9_cli {
 	const char *aname; /* -a, or "" */
 	uint32_t uid;	   /* -u, or geteuid() */
 	uint32_t msize;	   /* -m, or 1 MiB */
-	uint16_t depth;	   /* requests in flight of a program that waits by itself; 0 for the others */
+	uint16_t depth;	   /* -q, or 64: requests in flight */
+	bool own_loop;	   /* of a program that waits by itself: no limit to the server's silence */
+	bool quiet;	   /* say nothing: somebody else will */
 	const char *cmd;   /* name of the command that runs */
 };
 

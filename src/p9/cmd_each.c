@@ -3,10 +3,12 @@
  *
  * They share one loop: walk, do it, clunk, complain. What differs is a function and its argument.
  */
+#include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include "p9/each.h"
+#include "p9/json.h"
 
 int p9_each(struct p9_cli *cli, struct p9_each *e, int n, char **paths)
 {
@@ -18,7 +20,7 @@ int p9_each(struct p9_cli *cli, struct p9_each *e, int n, char **paths)
 		if (rc == -P9_ENOENT && e->missing) {
 			rc = e->missing(e, paths[i], &fid);
 		}
-		if (rc >= 0) {
+		if (rc == 0) {
 			rc = e->act(e, fid);
 			p9_client_clunk(e->client, fid);
 		}
@@ -160,6 +162,7 @@ int p9_cmd_chown(struct p9_cli *cli, int argc, char **argv)
 struct space {
 	struct p9_each each;
 	bool human;
+	struct p9_json json;
 };
 
 static void print_amount(const struct space *s, uint64_t blocks, uint64_t bsize)
@@ -173,13 +176,44 @@ static void print_amount(const struct space *s, uint64_t blocks, uint64_t bsize)
 	printf("%14s", text);
 }
 
+static uint64_t bytes(uint64_t blocks, uint64_t bsize)
+{
+	uint64_t n;
+	return __builtin_mul_overflow(blocks, bsize, &n) ? UINT64_MAX : n;
+}
+
+static void print_space_json(struct space *s, const struct p9_rstatfs *st)
+{
+	struct p9_json *j = &s->json;
+	uint64_t used = st->blocks > st->bfree ? st->blocks - st->bfree : 0;
+	p9_json_open(j);
+	p9_json_text(j, "path", s->each.path);
+	p9_json_number(j, "fs_type", st->type);
+	p9_json_number(j, "bsize", st->bsize);
+	p9_json_number(j, "blocks", st->blocks);
+	p9_json_number(j, "bfree", st->bfree);
+	p9_json_number(j, "bavail", st->bavail);
+	p9_json_number(j, "size", bytes(st->blocks, st->bsize));
+	p9_json_number(j, "used", bytes(used, st->bsize));
+	p9_json_number(j, "available", bytes(st->bavail, st->bsize));
+	p9_json_number(j, "files", st->files);
+	p9_json_number(j, "ffree", st->ffree);
+	p9_json_number(j, "fsid", st->fsid);
+	p9_json_number(j, "namelen", st->namelen);
+	p9_json_close(j);
+}
+
 static int print_space(struct p9_each *e, uint32_t fid)
 {
-	const struct space *s = (const struct space *)e;
+	struct space *s = (struct space *)e;
 	struct p9_rstatfs st;
 	int rc = p9_client_statfs(e->client, fid, &st);
 	if (rc < 0) {
 		return rc;
+	}
+	if (s->json.on) {
+		print_space_json(s, &st);
+		return 0;
 	}
 	uint64_t used = st.blocks > st.bfree ? st.blocks - st.bfree : 0;
 	double all = (double)used + (double)st.bavail;
@@ -199,17 +233,27 @@ static int print_space(struct p9_each *e, uint32_t fid)
 
 int p9_cmd_df(struct p9_cli *cli, int argc, char **argv)
 {
+	static const struct option longs[] = { { "json", no_argument, NULL, 'J' }, { 0 } };
 	static char *root[] = { "/" };
 	struct space s = { .each = { .act = print_space, .follow = P9_WALK_FOLLOW } };
 	int o;
-	while ((o = getopt(argc, argv, "h")) != -1) {
-		if (o != 'h') {
+	while ((o = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+		if (o != 'h' && o != 'J') {
 			return p9_cli_usage(cli, NULL);
 		}
-		s.human = true;
+		s.human |= o == 'h';
+		s.json.on |= o == 'J';
 	}
 	bool given = optind < argc;
-	printf("%14s%14s%14s%7s%12s  %s\n", s.human ? "Size" : "1K-blocks", "Used", "Available", "Use%", "Free inodes",
-	       "Path");
-	return p9_each(cli, &s.each, given ? argc - optind : 1, given ? argv + optind : root);
+	if (s.json.on) {
+		p9_json_begin(&s.json);
+	} else {
+		printf("%14s%14s%14s%7s%12s  %s\n", s.human ? "Size" : "1K-blocks", "Used", "Available", "Use%",
+		       "Free inodes", "Path");
+	}
+	int code = p9_each(cli, &s.each, given ? argc - optind : 1, given ? argv + optind : root);
+	if (s.json.on) {
+		p9_json_end(&s.json);
+	}
+	return code;
 }

@@ -6,12 +6,14 @@
  * Attributes are asked for only when -l shows them (list.c does it, many at once).
  */
 #include <dirent.h>
+#include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
+#include "p9/json.h"
 #include "p9/p9.h"
 
 struct pending { /* a directory to be listed */
@@ -22,7 +24,8 @@ struct pending { /* a directory to be listed */
 struct ls {
 	struct p9_cli *cli;
 	struct p9_client *client;
-	bool full, all, recursive, columns, self, human, numeric, unsorted;
+	bool full, all, recursive, columns, self, human, numeric, unsorted, slash;
+	struct p9_json json;
 	bool tty, titles, printed;
 	time_t now;
 	int code;
@@ -114,7 +117,61 @@ static void print_full(const struct ls *ls, const struct p9_entry *e, const stru
 	putchar('\n');
 }
 
+/* ---- as JSON ---- */
+static const char *entry_type(const struct p9_entry *e)
+{
+	return p9_json_type(e->attr ? e->attr->mode : DTTOIF(e->type));
+}
+
+static void print_json(struct ls *ls, const struct p9_entry *e)
+{
+	struct p9_json *j = &ls->json;
+	const struct p9_attr *a = e->attr;
+	bool device = a && (S_ISCHR(a->mode) || S_ISBLK(a->mode));
+	char *path = ls->dir ? p9_path_join(ls->dir, e->name) : NULL;
+	p9_json_open(j);
+	p9_json_text(j, "path", path ? path : e->name);
+	p9_json_text(j, "name", e->name);
+	p9_json_text(j, "type", entry_type(e));
+	p9_json_text(j, "target", a ? a->target : NULL);
+	p9_json_text(j, "error", e->error ? p9_error_name((uint32_t)-e->error) : NULL);
+	const struct {
+		const char *key;
+		uint64_t n;
+		bool known;
+	} numbers[] = {
+		{ "mode", a ? a->mode & 07777 : 0, a },
+		{ "nlink", a ? a->nlink : 0, a },
+		{ "uid", a ? a->uid : 0, a },
+		{ "gid", a ? a->gid : 0, a },
+		{ "size", a ? a->size : 0, a },
+		{ "blocks", a ? a->blocks : 0, a },
+		{ "major", device ? major(a->rdev) : 0, device },
+		{ "minor", device ? minor(a->rdev) : 0, device },
+		{ "qid_path", a ? a->qid : 0, a },
+	};
+	for (size_t i = 0; i < P9_COUNT(numbers); i++) {
+		if (numbers[i].known) {
+			p9_json_number(j, numbers[i].key, numbers[i].n);
+		} else {
+			p9_json_null(j, numbers[i].key);
+		}
+	}
+	p9_json_time(j, "mtime", (uint64_t[]){ a ? a->mtime : 0, a ? a->mtime_nsec : 0 }, a);
+	p9_json_close(j);
+	free(path);
+}
+
 /* ---- many entries ---- */
+/* -p: a slash behind directories. */
+static void print_mark(const struct ls *ls, const struct p9_entry *e)
+{
+	bool is_dir = e->attr ? S_ISDIR(e->attr->mode) : e->type == DT_DIR;
+	if (ls->slash && is_dir) {
+		putchar('/');
+	}
+}
+
 static unsigned terminal_width(void)
 {
 	struct winsize ws;
@@ -173,17 +230,20 @@ static void print_columns(const struct ls *ls)
 	free(column);
 }
 
-static void print_lines(const struct ls *ls)
+static void print_lines(struct ls *ls)
 {
 	struct widths w = { 0 };
 	for (size_t i = 0; ls->full && i < ls->n; i++) {
 		measure(ls, &ls->entries[i], &w);
 	}
 	for (size_t i = 0; i < ls->n; i++) {
-		if (ls->full) {
+		if (ls->json.on) {
+			print_json(ls, &ls->entries[i]);
+		} else if (ls->full) {
 			print_full(ls, &ls->entries[i], &w);
 		} else {
 			p9_show_name(stdout, ls->entries[i].name, ls->tty);
+			print_mark(ls, &ls->entries[i]);
 			putchar('\n');
 		}
 	}
@@ -288,14 +348,16 @@ static void note_subdirectories(struct ls *ls)
 
 static void list_directory(struct ls *ls, const char *path)
 {
-	struct p9_list l = { .client = ls->client, .attrs = ls->full, .dots = ls->all, .entry = take_entry, .arg = ls };
+	struct p9_list l = {
+		.client = ls->client, .attrs = ls->full || ls->json.on, .dots = ls->all, .entry = take_entry, .arg = ls
+	};
 	int rc = p9_client_walk(ls->client, path, P9_WALK_FOLLOW, &l.dir);
 	ls->dir = path;
 	if (rc < 0) {
 		complain(ls, NULL, path, rc);
 		return;
 	}
-	if (ls->titles) {
+	if (ls->titles && !ls->json.on) {
 		fputs(ls->printed ? "\n" : "", stdout);
 		p9_show_name(stdout, path, ls->tty);
 		puts(":");
@@ -308,7 +370,7 @@ static void list_directory(struct ls *ls, const char *path)
 	if (ls->recursive && !ls->unsorted && ls->n) {
 		note_subdirectories(ls);
 	}
-	if (ls->full && !ls->unsorted && rc >= 0) {
+	if (ls->full && !ls->unsorted && !ls->json.on && rc >= 0) {
 		print_total(ls);
 	}
 	print_entries(ls);
@@ -431,6 +493,12 @@ static bool set_option(struct ls *ls, int o)
 	case 'U':
 		ls->unsorted = true;
 		break;
+	case 'p':
+		ls->slash = true;
+		break;
+	case 'J':
+		ls->json.on = true;
+		break;
 	default:
 		return false;
 	}
@@ -439,20 +507,27 @@ static bool set_option(struct ls *ls, int o)
 
 int p9_cmd_ls(struct p9_cli *cli, int argc, char **argv)
 {
+	static const struct option longs[] = { { "json", no_argument, NULL, 'J' }, { 0 } };
 	struct ls ls = { .cli = cli, .now = time(NULL), .tty = isatty(STDOUT_FILENO) };
 	int o;
 	ls.columns = ls.tty;
-	while ((o = getopt(argc, argv, "laR1dhnU")) != -1) {
+	while ((o = getopt_long(argc, argv, "laR1dhnUp", longs, NULL)) != -1) {
 		if (!set_option(&ls, o)) {
 			return p9_cli_usage(cli, NULL);
 		}
 	}
-	ls.columns = ls.columns && !ls.full && !ls.unsorted;
+	ls.columns = ls.columns && !ls.full && !ls.unsorted && !ls.json.on && !ls.slash;
 	int code = p9_cli_dial(cli, &ls.client);
 	if (code != P9_EXIT_OK) {
 		return code;
 	}
+	if (ls.json.on) {
+		p9_json_begin(&ls.json);
+	}
 	code = list_operands(&ls, argc - optind, argv + optind);
+	if (ls.json.on) {
+		p9_json_end(&ls.json);
+	}
 	free(ls.entries);
 	p9_client_free(ls.client);
 	return code;

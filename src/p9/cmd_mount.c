@@ -120,6 +120,7 @@ static int mount_it(struct p9_cli *cli, struct job *j)
 	cli->aname = j->o.aname ? j->o.aname : cli->aname;
 	cli->msize = j->o.msize ? j->o.msize : cli->msize;
 	cli->depth = DEPTH;
+	cli->own_loop = true;
 	if (!j->o.fsname && asprintf(&j->o.fsname, "%s%s%s", cli->addr, *cli->aname ? "#" : "", cli->aname) < 0) {
 		j->o.fsname = NULL;
 	}

@@ -8,7 +8,8 @@
 struct p9_each {
 	/* Returns 0 or -P9_Exxx; the fid is clunked afterwards. */
 	int (*act)(struct p9_each *e, uint32_t fid);
-	/* When the path is not there: may make it and a fid for it. May be NULL. */
+	/* When the path is not there: may make it and a fid for it, or return 1 when there is nothing to do.
+	 * May be NULL. */
 	int (*missing)(struct p9_each *e, const char *path, uint32_t *fid);
 	int follow;
 	struct p9_client *client;

@@ -49,6 +49,8 @@ struct p9_attr *p9_attr_of(const struct p9_rgetattr *r)
 		*a = (struct p9_attr){ .size = r->size,
 				       .blocks = r->blocks,
 				       .mtime = r->mtime_sec,
+				       .mtime_nsec = r->mtime_nsec,
+				       .qid = r->qid.path,
 				       .nlink = r->nlink,
 				       .rdev = r->rdev,
 				       .mode = r->mode,

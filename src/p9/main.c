@@ -14,6 +14,8 @@
 #include "base/addr.h"
 #include "p9/p9.h"
 
+#define DEPTH_MAX 1024
+
 struct command {
 	const char *name;
 	int (*run)(struct p9_cli *cli, int argc, char **argv);
@@ -22,23 +24,38 @@ struct command {
 	const char *more; /* options and remarks, or NULL */
 };
 
+#define COPY_OPTIONS \
+	"  -r  --recursive  directories with all that is below them\n" \
+	"  -p  --preserve   owner, time of access and set-id bits, too, where permitted\n" \
+	"  -H  --links      hard links among what is copied stay links\n" \
+	"  -X  --xattrs     extended attributes, too\n" \
+	"  -S  --sparse     holes wherever there are zeros; else where the source has them\n" \
+	"  -D  --specials   devices, FIFOs and sockets are made anew\n" \
+	"  -a  --archive    -r -p -H -X -D, and links given as operands are not followed\n" \
+	"  --continue       go on where an earlier copy ended: what is complete is left out\n" \
+	"  --check          read both back and compare; with --continue also what was there before\n" \
+	"  --progress       say how far it is also when nobody's terminal shows it\n" \
+	"Permission bits and the time of change are always kept.\n"
+
 static const struct command commands[] = {
-	{ "ls", p9_cmd_ls, "[-laR1dhnU] [PATH...]", "list directories",
+	{ "ls", p9_cmd_ls, "[-laR1dhnpU] [--json] [PATH...]", "list directories",
 	  "  -l  mode, links, owner, group, size, date; where links point to\n"
 	  "  -a  entries that begin with a dot, too\n"
 	  "  -R  directories below, too\n"
 	  "  -1  one entry on a line\n"
 	  "  -d  directories themselves, not what is in them\n"
-	  "  -h  sizes with a unit     -n  owners as numbers\n"
-	  "  -U  in the server's order, as it comes: for directories that do not fit in memory\n" },
-	{ "stat", p9_cmd_stat, "[-L] PATH...", "show all attributes of files", "  -L  follow a symbolic link\n" },
+	  "  -h  sizes with a unit     -n  owners as numbers     -p  a slash behind directories\n"
+	  "  -U  in the server's order, as it comes: for directories that do not fit in memory\n"
+	  "  --json  one array of objects\n" },
+	{ "stat", p9_cmd_stat, "[-L] [--json] PATH...", "show all attributes of files",
+	  "  -L  follow a symbolic link\n  --json  one array of objects\n" },
 	{ "cat", p9_cmd_cat, "PATH...", "write files to standard output", NULL },
-	{ "get", p9_cmd_get, "[-r] REMOTE [LOCAL]", "copy from the server",
-	  "  -r  a directory with all that is below it\n"
-	  "Mode and time of change are kept. LOCAL may be a directory, or - for standard output.\n" },
-	{ "put", p9_cmd_put, "[-r] LOCAL [REMOTE]", "copy to the server",
-	  "  -r  a directory with all that is below it\n"
-	  "Mode and time of change are kept. REMOTE may be a directory; by default it is /.\n" },
+	{ "get", p9_cmd_get, "[-rapHXSD] [--continue] [--check] [--progress] REMOTE... [LOCAL]", "copy from the server",
+	  COPY_OPTIONS "LOCAL may be a directory, or - for standard output; by default it is the current one.\n" },
+	{ "put", p9_cmd_put, "[-rapHXSD] [--continue] [--check] [--progress] LOCAL... [REMOTE]", "copy to the server",
+	  COPY_OPTIONS "REMOTE may be a directory; by default it is /.\n" },
+	{ "cp", p9_cmd_cp, "[-rapHXSD] [--continue] [--check] [--progress] SOURCE... TARGET", "copy within the server",
+	  COPY_OPTIONS },
 	{ "mkdir", p9_cmd_mkdir, "[-p] [-m MODE] PATH...", "make directories",
 	  "  -p  those on the way, too, and no error when it is there\n"
 	  "  -m  permission bits, octal\n" },
@@ -53,7 +70,33 @@ static const struct command commands[] = {
 	  "  -h  of a symbolic link itself\nUSER and GROUP are names of this machine, or numbers.\n" },
 	{ "truncate", p9_cmd_truncate, "-s [+|-]SIZE PATH...", "set the size of files",
 	  "SIZE may have a unit K, M, G, T; with + or - it is added or taken away. Files are made when missing.\n" },
-	{ "df", p9_cmd_df, "[-h] [PATH...]", "show space of file systems", "  -h  sizes with a unit\n" },
+	{ "df", p9_cmd_df, "[-h] [--json] [PATH...]", "show space of file systems",
+	  "  -h  sizes with a unit\n  --json  one array of objects\n" },
+	{ "du", p9_cmd_du, "[-sha] [-d DEPTH] [--apparent-size] [PATH...]", "show the space that files take",
+	  "  -s  only the sum for each PATH    -a  files, too    -d  directories down to this depth\n"
+	  "  -h  sizes with a unit; else KiB   --apparent-size  sizes of files, not the blocks they take\n"
+	  "A file with several links counts once.\n" },
+	{ "find", p9_cmd_find, "[PATH...] [[!] TEST...]", "look for files",
+	  "  -name, -iname, -path PATTERN    -type fdlpscb    -size [+-]N[cwbkMG]    -empty\n"
+	  "  -newer FILE   -mtime [+-]DAYS   -user NAME   -group NAME   -perm [-/]MODE   -links [+-]N\n"
+	  "  -maxdepth N, -mindepth N\n"
+	  "  -print0  a NUL behind each name: p9 find -print0 | xargs -0 (there is no -exec)\n"
+	  "All tests must hold; ! turns the one behind it round.\n" },
+	{ "tree", p9_cmd_tree, "[-ad] [-L DEPTH] [PATH...]", "draw a tree of directories",
+	  "  -a  entries that begin with a dot, too    -d  directories only    -L  this deep\n" },
+	{ "touch", p9_cmd_touch, "[-camh] [-d DATE|-t STAMP|-r FILE] PATH...",
+	  "set times of files, which are made when missing",
+	  "  -c  make none     -a  time of access only     -m  time of change only     -h  of a link itself\n"
+	  "  -d  @SECONDS or YYYY-MM-DD[ HH:MM[:SS[.FRACTION]]][ZONE]\n"
+	  "  -t  [[CC]YY]MMDDhhmm[.ss]     -r  the times of FILE, of the server\n" },
+	{ "mkfifo", p9_cmd_mkfifo, "[-m MODE] PATH...", "make FIFOs", "  -m  permission bits, octal\n" },
+	{ "lock", p9_cmd_lock, "[-x|-s] [-n|-w SECS] [--range OFFSET[:LENGTH]] PATH COMMAND...",
+	  "hold a lock while a command runs",
+	  "  -x  a lock for writing, which is the default     -s  a shared one\n"
+	  "  -n  fail when somebody has it     -w  wait no longer than this\n"
+	  "  --range  bytes to lock; without LENGTH to the end; default: the whole file\n"
+	  "PATH is made when missing. The exit code is the command's. When the link is lost, so is the lock:\n"
+	  "the command gets SIGTERM.\n" },
 	{ "xattr", p9_cmd_xattr, "ls PATH... | get PATH NAME | set PATH NAME VALUE | rm PATH NAME",
 	  "show and change extended attributes", "VALUE may be - for standard input.\n" },
 	{ "mount", p9_cmd_mount, "[-f] [-o OPTIONS] DIR", "make the tree a directory of this machine, by FUSE",
@@ -82,13 +125,14 @@ static void print_help(FILE *f)
 	char addr[160];
 	p9_addr_default(addr, sizeof(addr));
 	fprintf(f,
-		"usage: p9 [-s ADDR] [-a ANAME] [-u UID] [-m MSIZE] COMMAND [ARGUMENT...]\n\n"
+		"usage: p9 [-s ADDR] [-a ANAME] [-u UID] [-m MSIZE] [-q DEPTH] COMMAND [ARGUMENT...]\n\n"
 		"Uses files of a 9P2000.L server.\n\n"
 		"  -s ADDR   server: unix:PATH, tcp:HOST:PORT, tcp:[V6]:PORT, fd:N, fd:IN,OUT or stdio;\n"
 		"            default: $P9_SERVER, else %s\n"
 		"  -a ANAME  which of its trees; default: the server's own choice\n"
 		"  -u UID    act as this user, name or number; default: the caller\n"
 		"  -m MSIZE  largest message to agree on; default: 1M\n"
+		"  -q DEPTH  requests that may be under way at once; default: 64\n"
 		"  --help, --version\n\ncommands (p9 help COMMAND says more):\n",
 		addr);
 	for (size_t i = 0; i < P9_COUNT(commands); i++) {
@@ -111,7 +155,7 @@ int p9_cli_usage(const struct p9_cli *cli, const char *why)
 	if (c) {
 		fprintf(stderr, "usage: p9 [OPTION...] %s %s\n", c->name, c->usage);
 	} else {
-		fprintf(stderr, "usage: p9 [-s ADDR] [-a ANAME] [-u UID] [-m MSIZE] COMMAND [ARGUMENT...]\n"
+		fprintf(stderr, "usage: p9 [-s ADDR] [-a ANAME] [-u UID] [-m MSIZE] [-q DEPTH] COMMAND [ARGUMENT...]\n"
 				"p9 --help lists the commands\n");
 	}
 	return P9_EXIT_USAGE;
@@ -119,7 +163,8 @@ int p9_cli_usage(const struct p9_cli *cli, const char *why)
 
 static bool wants_help(int argc, char **argv)
 {
-	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+	bool others = strcmp(argv[0], "lock") == 0; /* what stands behind its options is another command */
+	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0 && !(others && argv[i][0] != '-'); i++) {
 		if (strcmp(argv[i], "--help") == 0) {
 			return true;
 		}
@@ -192,14 +237,25 @@ static int set_msize(struct p9_cli *cli, const char *text)
 	return P9_EXIT_OK;
 }
 
+static int set_depth(struct p9_cli *cli, const char *text)
+{
+	uint64_t n;
+	if (!p9_cli_size(text, &n) || n < 1 || n > DEPTH_MAX) {
+		return bad_option(cli, "q", text, "not a number from 1 to 1024");
+	}
+	cli->depth = (uint16_t)n;
+	return P9_EXIT_OK;
+}
+
 /* Options before the command. Returns P9_EXIT_OK to go on, an exit code, or -1 when all is done. */
 static int read_options(struct p9_cli *cli, int argc, char **argv)
 {
 	static const struct option longs[] = { { "help", no_argument, NULL, 'H' },
 					       { "version", no_argument, NULL, 'V' },
+					       { "depth", required_argument, NULL, 'q' },
 					       { 0 } };
 	int o, code = P9_EXIT_OK;
-	while (code == P9_EXIT_OK && (o = getopt_long(argc, argv, "+s:a:u:m:h", longs, NULL)) != -1) {
+	while (code == P9_EXIT_OK && (o = getopt_long(argc, argv, "+s:a:u:m:q:h", longs, NULL)) != -1) {
 		switch (o) {
 		case 's':
 			cli->addr = optarg;
@@ -212,6 +268,9 @@ static int read_options(struct p9_cli *cli, int argc, char **argv)
 			break;
 		case 'm':
 			code = set_msize(cli, optarg);
+			break;
+		case 'q':
+			code = set_depth(cli, optarg);
 			break;
 		case 'V':
 			puts("p9 " P9_VERSION);
@@ -231,7 +290,7 @@ static int read_options(struct p9_cli *cli, int argc, char **argv)
 int main(int argc, char **argv)
 {
 	static char addr[160];
-	struct p9_cli cli = { .aname = "", .uid = geteuid(), .msize = P9_MSIZE_DEFAULT };
+	struct p9_cli cli = { .aname = "", .uid = geteuid(), .msize = P9_MSIZE_DEFAULT, .depth = 64 };
 	setlocale(LC_CTYPE, "");
 	setlocale(LC_TIME, "");
 	signal(SIGPIPE, SIG_IGN);

@@ -23,6 +23,13 @@ int p9_cmd_readlink(struct p9_cli *cli, int argc, char **argv);
 int p9_cmd_chmod(struct p9_cli *cli, int argc, char **argv);
 int p9_cmd_chown(struct p9_cli *cli, int argc, char **argv);
 int p9_cmd_truncate(struct p9_cli *cli, int argc, char **argv);
+int p9_cmd_cp(struct p9_cli *cli, int argc, char **argv);
+int p9_cmd_find(struct p9_cli *cli, int argc, char **argv);
+int p9_cmd_du(struct p9_cli *cli, int argc, char **argv);
+int p9_cmd_tree(struct p9_cli *cli, int argc, char **argv);
+int p9_cmd_touch(struct p9_cli *cli, int argc, char **argv);
+int p9_cmd_mkfifo(struct p9_cli *cli, int argc, char **argv);
+int p9_cmd_lock(struct p9_cli *cli, int argc, char **argv);
 int p9_cmd_df(struct p9_cli *cli, int argc, char **argv);
 int p9_cmd_xattr(struct p9_cli *cli, int argc, char **argv);
 int p9_cmd_mount(struct p9_cli *cli, int argc, char **argv);
@@ -75,7 +82,7 @@ struct p9_entry {
 	struct p9_attr *attr; /* or NULL */
 };
 struct p9_attr {
-	uint64_t size, blocks, mtime, nlink, rdev;
+	uint64_t size, blocks, mtime, mtime_nsec, nlink, rdev, qid;
 	uint32_t mode, uid, gid;
 	char *target; /* of a link, or NULL */
 };
@@ -95,12 +102,15 @@ struct p9_attr *p9_attr_of(const struct p9_rgetattr *r);
 
 /* ---- progress.c ---- */
 struct p9_progress {
-	bool on;
-	const char *name;
+	bool tty, asked, any;	     /* any: a line was written */
+	const char *name;	     /* NULL before it begins and after it ends */
 	uint64_t total, done, files; /* total: 0 when it is not known */
+	uint64_t before;	     /* done when it was shown last */
+	double every, rate;
 	struct timespec begin, shown;
 };
-void p9_progress_begin(struct p9_progress *p, const char *name, uint64_t total);
+/* asked: with --progress. */
+void p9_progress_begin(struct p9_progress *p, const char *name, uint64_t total, bool asked);
 void p9_progress_add(struct p9_progress *p, uint64_t bytes);
 void p9_progress_end(struct p9_progress *p);
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* progress.c - how far a copy has come, on a terminal, a few times a second; nothing anywhere else.
+/* progress.c - how far a copy has come: files, bytes, rate, and the time left when the total is known.
  *
- * Written to stderr on one line that is overwritten. Copies that take less than a fifth of a second show nothing. Time
- * left is only said when the total is known, which it is for single files. Names are escaped: the server chose them.
+ * Written to stderr. On a terminal it is one line that is overwritten five times a second, and copies that take less
+ * than that show nothing. Elsewhere it is a plain line every ten seconds; with --progress one each second, and one at
+ * the end. Names are escaped: the server chose them. The rate is that of the last seconds, not of the whole copy, so
+ * that the time left follows a link that has become slower.
  */
 #include <string.h>
 #include <unistd.h>
@@ -13,32 +15,58 @@ static double since(const struct timespec *t, const struct timespec *now)
 	return (double)(now->tv_sec - t->tv_sec) + (double)(now->tv_nsec - t->tv_nsec) / 1e9;
 }
 
-static void show(struct p9_progress *p, const struct timespec *now)
+/* Bytes per second, older times counting less and less. */
+static double rate(struct p9_progress *p, const struct timespec *now)
 {
-	char done[16], rate[16];
-	double t = since(&p->begin, now);
-	double per_sec = t > 0.001 ? (double)p->done / t : 0;
+	double t = since(&p->shown, now);
+	if (t > 0.05) {
+		double current = (double)(p->done - p->before) / t, weight = t < 2 ? t / 2 : 1;
+		p->rate = p->rate > 0 ? p->rate + weight * (current - p->rate) : current;
+	}
+	return p->rate;
+}
+
+static void print_left(const struct p9_progress *p, double per_sec)
+{
+	uint64_t left = per_sec > 0 ? (uint64_t)((double)(p->total - p->done) / per_sec) : 0;
+	fprintf(stderr, "  %u%%", (unsigned)(100 * (double)p->done / (double)p->total));
+	if (per_sec > 0 && left >= 3600) {
+		fprintf(stderr, "  %llu:%02u:%02u left", (unsigned long long)left / 3600, (unsigned)(left / 60 % 60),
+			(unsigned)(left % 60));
+	} else if (per_sec > 0) {
+		fprintf(stderr, "  %u:%02u left", (unsigned)left / 60, (unsigned)left % 60);
+	}
+}
+
+static void show(struct p9_progress *p, const struct timespec *now, bool end)
+{
+	char done[16], speed[16];
+	double all = since(&p->begin, now);
+	double per_sec = end ? (all > 0 ? (double)p->done / all : 0) : rate(p, now);
 	p9_show_size(done, p->done);
-	p9_show_size(rate, (uint64_t)per_sec);
-	fputc('\r', stderr);
-	p9_show_name(stderr, p->name, true);
-	fprintf(stderr, "  %s  %s/s", done, rate);
+	p9_show_size(speed, (uint64_t)per_sec);
+	fputs(p->tty ? "\r" : "p9: ", stderr);
+	p9_show_name(stderr, p->name, p->tty);
+	fprintf(stderr, "  %s  %s/s", done, speed);
 	if (p->files > 1) {
 		fprintf(stderr, "  %llu files", (unsigned long long)p->files);
 	}
-	if (p->total >= p->done && p->total > 0) {
-		unsigned left = per_sec > 0 ? (unsigned)((double)(p->total - p->done) / per_sec) : 0;
-		fprintf(stderr, "  %u%%  %u:%02u left", (unsigned)(100 * (double)p->done / (double)p->total), left / 60,
-			left % 60);
+	if (end) {
+		fprintf(stderr, "  in %.1f s", all);
+	} else if (p->total >= p->done && p->total > 0) {
+		print_left(p, per_sec);
 	}
-	fputs("\033[K", stderr);
+	fputs(p->tty && !end ? "\033[K" : p->tty ? "\033[K\n" : "\n", stderr);
 	fflush(stderr);
 	p->shown = *now;
+	p->before = p->done;
+	p->any = true;
 }
 
-void p9_progress_begin(struct p9_progress *p, const char *name, uint64_t total)
+void p9_progress_begin(struct p9_progress *p, const char *name, uint64_t total, bool asked)
 {
-	*p = (struct p9_progress){ .on = isatty(STDERR_FILENO), .name = name, .total = total };
+	*p = (struct p9_progress){ .tty = isatty(STDERR_FILENO), .asked = asked, .name = name, .total = total };
+	p->every = p->tty ? 0.2 : asked ? 1 : 10;
 	clock_gettime(CLOCK_MONOTONIC, &p->begin);
 	p->shown = p->begin;
 }
@@ -47,21 +75,21 @@ void p9_progress_add(struct p9_progress *p, uint64_t bytes)
 {
 	struct timespec now;
 	p->done += bytes;
-	if (!p->on) {
+	if (!p->name) {
 		return;
 	}
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	if (since(&p->shown, &now) >= 0.2) {
-		show(p, &now);
+	if (since(&p->shown, &now) >= p->every) {
+		show(p, &now, false);
 	}
 }
 
 void p9_progress_end(struct p9_progress *p)
 {
 	struct timespec now;
-	if (p->on && p->shown.tv_sec + p->shown.tv_nsec != p->begin.tv_sec + p->begin.tv_nsec) {
+	if (p->name && (p->any || p->asked)) {
 		clock_gettime(CLOCK_MONOTONIC, &now);
-		show(p, &now);
-		fputc('\n', stderr);
+		show(p, &now, true);
 	}
+	p->name = NULL;
 }

@@ -54,10 +54,12 @@ static void on_clone(struct p9_call *call, const struct p9_msg *r)
 	}
 }
 
-static void clone(struct p9_dir *d)
+void p9_remote_list(struct p9_dir *d)
 {
-	int rc = p9_client_fid(d->tree->client, &d->openfid);
+	d->buf = d->buf ? d->buf : malloc(BLOCK);
+	int rc = d->buf ? p9_client_fid(d->tree->client, &d->openfid) : -P9_ENOMEM;
 	if (rc < 0) {
+		d->openfid = P9_NOFID;
 		fail(d, rc);
 		return;
 	}
@@ -75,14 +77,14 @@ static void on_getattr(struct p9_call *call, const struct p9_msg *r)
 	if (rc < 0) {
 		p9_tree_opened(d, rc); /* it has said why */
 	} else {
-		clone(d);
+		p9_remote_list(d);
 	}
 }
 
 static void look(struct p9_dir *d)
 {
 	if (!d->tree->ops->entered) {
-		clone(d);
+		p9_remote_list(d);
 		return;
 	}
 	struct p9_msg t = { .type = P9_Tgetattr, .tgetattr = { .fid = d->fid, .request_mask = P9_GETATTR_BASIC } };
@@ -102,17 +104,13 @@ static void on_walk(struct p9_call *call, const struct p9_msg *r)
 
 void p9_remote_open(struct p9_dir *d)
 {
-	d->buf = d->buf ? d->buf : malloc(BLOCK);
-	if (!d->buf) {
-		fail(d, -P9_ENOMEM);
-		return;
-	}
 	if (d->fid != P9_NOFID) {
 		look(d);
 		return;
 	}
 	int rc = p9_client_fid(d->tree->client, &d->fid);
 	if (rc < 0) {
+		d->fid = P9_NOFID;
 		fail(d, rc);
 		return;
 	}

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* tree.c - which request comes next when a tree is copied or removed.
  *
- * Called by get, put and rm with their operations; calls them when there is room for a request. A directory counts its
- * unfinished entries; whoever finishes the last one leaves it, and so it goes on upwards.
+ * Called by get, put, cp, rm, find and du with their operations; calls them when there is room for a request. A directory counts its
+ * unfinished entries; when the last one is finished it waits in the list of those to be left, and so it goes on upwards.
  * Must stay true: each call of an operation and each callback sends at most one request, so that the room counted
  * before is there; a directory outlives all that is in it.
  */
@@ -23,6 +23,7 @@ int p9_tree_push(struct p9_tree *t, struct p9_dir *parent, char *name, struct p9
 	d->name = name;
 	d->fid = d->openfid = P9_NOFID;
 	d->upfid = parent ? parent->fid : P9_NOFID;
+	d->depth = parent ? parent->depth + 1 : 0;
 	d->localfd = -1;
 	d->next = t->stack;
 	t->stack = d;
@@ -48,6 +49,9 @@ static void free_dir(struct p9_dir *d)
 	if (d->all_next) {
 		d->all_next->all_prev = d->all_prev;
 	}
+	if (t->ops->forget) {
+		t->ops->forget(d);
+	}
 	if (d->local) {
 		closedir(d->local); /* closes localfd */
 	} else if (d->localfd >= 0) {
@@ -70,7 +74,8 @@ void p9_tree_fini(struct p9_tree *t)
 static void unref(struct p9_dir *d)
 {
 	if (--d->pending == 0) {
-		d->tree->ops->leave(d);
+		d->next = d->tree->leaving;
+		d->tree->leaving = d;
 	}
 }
 
@@ -176,9 +181,16 @@ static void pop(struct p9_tree *t)
 /* Begins one thing. False when there is none. */
 static bool schedule_one(struct p9_tree *t)
 {
+	unsigned most = t->maxjobs ? t->maxjobs : P9_TREE_JOBS;
+	if (t->leaving) {
+		struct p9_dir *d = t->leaving;
+		t->leaving = d->next;
+		t->ops->leave(d);
+		return true;
+	}
 	for (unsigned i = 0; i < t->nlisters; i++) {
 		struct p9_dir *d = t->listers[i];
-		if (d->busy || (t->njobs >= P9_TREE_JOBS && !t->abort)) {
+		if (d->busy || (t->njobs >= most && !t->abort)) {
 			continue;
 		}
 		enum p9_next n = t->abort ? P9_NEXT_END : t->ops->next(d);
@@ -194,23 +206,32 @@ static bool schedule_one(struct p9_tree *t)
 	return false;
 }
 
+bool p9_tree_room(const struct p9_tree *t)
+{
+	unsigned most = t->maxjobs ? t->maxjobs : P9_TREE_JOBS;
+	return p9_client_room(t->client) > 0 && p9_client_pending(t->client) < most;
+}
+
+int p9_tree_step(struct p9_tree *t)
+{
+	t->abort |= p9_interrupted != 0;
+	if (t->ops->pump) {
+		t->ops->pump(t);
+	}
+	while (p9_tree_room(t) && schedule_one(t)) {
+	}
+	bool wait = p9_client_pending(t->client) > 0 || p9_client_dead(t->client);
+	int rc = wait ? p9_client_step(t->client) : 0;
+	return rc < 0 ? rc : 0;
+}
+
 int p9_tree_run(struct p9_tree *t)
 {
-	while (t->ndirs > 0 || t->njobs > 0) {
-		t->abort |= p9_interrupted != 0;
-		if (t->ops->pump) {
-			t->ops->pump(t);
-		}
-		while (p9_client_room(t->client) > 0 && schedule_one(t)) {
-		}
-		if (p9_client_pending(t->client) > 0 || p9_client_dead(t->client)) {
-			int rc = p9_client_step(t->client);
-			if (rc < 0) {
-				return rc;
-			}
-		}
+	int rc = 0;
+	while (rc >= 0 && (t->ndirs > 0 || t->njobs > 0)) {
+		rc = p9_tree_step(t);
 	}
-	return 0;
+	return rc;
 }
 
 void p9_tree_say(const struct p9_dir *d, const char *name, int rc)

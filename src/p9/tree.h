@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* tree.h - going through trees with many files in flight: get -r, put -r and rm -r.
+/* tree.h - going through trees with many files in flight: get, put, cp, rm, find and du.
  *
  * The tree keeps a stack of directories to come, a few that are being listed, and counts what is unfinished in each, so
  * that a directory is left after everything in it. Depth costs memory, never C stack; a directory's size costs none.
@@ -9,7 +9,7 @@
 #include <dirent.h>
 #include "p9/p9.h"
 
-enum { P9_TREE_LISTERS = 8, P9_TREE_JOBS = 64 };
+enum { P9_TREE_LISTERS = 8, P9_TREE_JOBS = 64 /* unless -q says something else */ };
 
 struct p9_tree;
 struct p9_dir {
@@ -18,6 +18,7 @@ struct p9_dir {
 	struct p9_dir *parent, *next, *all_next, *all_prev;
 	char *name;	  /* in its parent; the path as given at the top */
 	unsigned pending; /* entries not finished, and one for the listing */
+	unsigned depth;	  /* 0 at the top */
 	bool listing, busy, failed;
 	uint32_t fid;	  /* on the server, walked; P9_NOFID before */
 	uint32_t openfid; /* the same, open for reading; P9_NOFID otherwise */
@@ -28,10 +29,10 @@ struct p9_dir {
 	unsigned removed; /* rm: entries removed since the listing began */
 	bool tremove;	  /* rm: it was asked away with Tremove, which ends the fid */
 	uint32_t upfid;	  /* the directory it is in */
-	int localfd;	  /* get, put: the same directory here; -1 without */
-	DIR *local;	  /* put: being listed */
-	uint64_t mtime, mtime_nsec;
-	uint32_t mode;
+	int localfd;	  /* put: the directory here that is copied; -1 without */
+	DIR *local;	  /* the same, being listed */
+	uint64_t sum;	  /* du: blocks in it so far */
+	void *data;	  /* the command's; freed with the directory, by ops->forget */
 };
 
 enum p9_next { P9_NEXT_END, P9_NEXT_BEGUN };
@@ -44,8 +45,10 @@ struct p9_tree_ops {
 	int (*entered)(struct p9_dir *d, const struct p9_rgetattr *st);
 	/* Begins the next entry, or asks for more of them: one request at most. Not called while d->busy. */
 	enum p9_next (*next)(struct p9_dir *d);
-	/* Everything in it is finished. One request at most at once. Ends in p9_tree_left(). */
+	/* Everything in it is finished. One request at most at once. Ends in p9_tree_left(), or p9_tree_again(). */
 	void (*leave)(struct p9_dir *d);
+	/* Frees d->data; may be NULL. Sends nothing. */
+	void (*forget)(struct p9_dir *d);
 	/* Lets transfers go on; may be NULL. */
 	void (*pump)(struct p9_tree *t);
 };
@@ -55,8 +58,8 @@ struct p9_tree { /* zero it, and fill the first four */
 	struct p9_client *client;
 	const struct p9_tree_ops *ops;
 	void *arg;
-	struct p9_dir *stack, *all, *listers[P9_TREE_LISTERS];
-	unsigned nlisters, njobs, ndirs;
+	struct p9_dir *stack, *leaving, *all, *listers[P9_TREE_LISTERS];
+	unsigned nlisters, njobs, ndirs, maxjobs;
 	bool abort;  /* begin nothing new */
 	bool failed; /* something was said */
 };
@@ -70,7 +73,12 @@ void p9_tree_again(struct p9_dir *d);
 /* A job for an entry of d (NULL for one without a directory) begins, ends. */
 void p9_tree_job_begin(struct p9_tree *t, struct p9_dir *d);
 void p9_tree_job_end(struct p9_tree *t, struct p9_dir *d);
-/* Until all is done. Returns 0 or the link's error; then directories are freed by p9_tree_fini() alone. */
+/* Whether one more request may be under way: there is room, and -q permits it. */
+bool p9_tree_room(const struct p9_tree *t);
+/* Lets what can go on, and waits for the server once. Returns 0 or the link's error. */
+P9_MUST_USE int p9_tree_step(struct p9_tree *t);
+/* Until all is done. Returns 0 or the link's error; then directories are freed by p9_tree_fini() alone: a callback that
+ * finds the link dead frees what is its own and sends nothing. */
 P9_MUST_USE int p9_tree_run(struct p9_tree *t);
 void p9_tree_fini(struct p9_tree *t);
 /* Says what went wrong with an entry; name "" for the directory itself. Nothing after the link's end. */
@@ -83,6 +91,8 @@ bool p9_tree_send(struct p9_dir *d, struct p9_msg *t, void (*done)(struct p9_cal
 /* ---- remote.c: directories of the server as the thing that is gone through ---- */
 /* The operation `open`, from walk to lopen; d->fid may be there already. */
 void p9_remote_open(struct p9_dir *d);
+/* From a walked d->fid on: opens it to be listed. */
+void p9_remote_list(struct p9_dir *d);
 /* The operation `next`: reads entries and passes each but . and .. to `entry`, which begins one job or pushes. */
 enum p9_next p9_remote_next(struct p9_dir *d, void (*entry)(struct p9_dir *d, char *name, uint8_t type));
 #endif

@@ -47,9 +47,11 @@ static ssize_t fd_sendfile(struct p9_stream *s, int fd, off_t *off, size_t n)
 const struct p9_stream_io p9_stream_fd = { fd_read, fd_writev, NULL, NULL };
 const struct p9_stream_io p9_stream_unix = { fd_read, fd_writev, fd_sendfile, NULL };
 
-static void arm(struct p9_stream *s)
+/* What to wait for. Only when all messages that were read have been worked on may a link that stood still (`reading` is
+ * off) wait for more: messages of the batch may lie in rx, for which no event will come. */
+static void arm(struct p9_stream *s, bool worked)
 {
-	bool full = s->link.user->full(&s->link);
+	bool full = s->link.user->full(&s->link) || (!worked && !s->link.reading);
 	uint32_t in = s->link.broken || full ? 0 : EPOLLIN | EPOLLRDHUP | EPOLLET;
 	uint32_t out = s->want_out && !s->link.broken ? EPOLLOUT : 0;
 	bool reading = in != 0;
@@ -218,7 +220,8 @@ static void rest(struct p9_stream *s)
 
 static void flush(struct p9_link *l);
 
-static int process_frames(struct p9_link *l)
+/* The messages that are there, until as many replies wait as may. Returns 0 or P9_LOST. */
+static int take_frames(struct p9_link *l)
 {
 	struct p9_stream *s = STREAM(l);
 	struct p9_frame f;
@@ -237,15 +240,28 @@ static int process_frames(struct p9_link *l)
 		}
 	}
 	s->link.busy = false;
-	if (l->broken) {
-		return 0;
+	return 0;
+}
+
+static int process_frames(struct p9_link *l)
+{
+	struct p9_stream *s = STREAM(l);
+	for (bool worked = false; !worked && !l->broken;) {
+		int rc = take_frames(l);
+		if (rc == P9_LOST || l->broken) {
+			return rc;
+		}
+		worked = !l->user->full(l);
+		if (worked) {
+			rest(s);
+		}
+		flush(l);
+		if (l->user->full(l)) {
+			break; /* else the peer has read meanwhile: go on, for no event will say so */
+		}
 	}
-	if (!l->user->full(l)) {
-		rest(s);
-	}
-	flush(l);
 	if (s->link.reading == l->user->full(l)) {
-		arm(s);
+		arm(s, true);
 	}
 	watch(s);
 	return 0;
@@ -256,7 +272,7 @@ static int process(struct p9_link *l)
 	struct p9_stream *s = STREAM(l);
 	int rc = process_frames(l);
 	if (rc == 0 && s->more && s->link.reading && !l->broken) {
-		arm(s);
+		arm(s, true);
 	}
 	return rc;
 }
@@ -279,7 +295,7 @@ static int read_on(struct p9_stream *s)
 			return rc;
 		}
 	}
-	arm(s);
+	arm(s, true);
 	return 0;
 }
 
@@ -493,7 +509,7 @@ static void flush(struct p9_link *l)
 			if (!s->want_out) {
 				s->want_out = true;
 				s->progress_at = s->loop->now;
-				arm(s);
+				arm(s, false);
 				watch(s);
 			}
 			return;
@@ -511,7 +527,7 @@ static void flush(struct p9_link *l)
 	}
 	if (s->want_out) {
 		s->want_out = false;
-		arm(s);
+		arm(s, false);
 	}
 }
 
