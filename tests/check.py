@@ -85,6 +85,7 @@ STEPS = [
     Step("interop", ["tests/interop/run.py", "--build", "build"], ("build",), "lines", 1, 300),
     Step("fault", ["tests/fault/run.py", "--build", "build"], ("build",), "lines", 1, 400),
     Step("system", ["tests/system/run.py", *programs("build")], ("build",), "lines", 1, 400),
+    Step("mount", ["tests/mount/smoke.py", "--build", "build"], ("build",), "lines", 1, 400),
     Step("install", ["tools/install-test.sh", "build"], ("build",), "lines", 1, 200),
     # -- the sanitizers, and clang
     meson_test("unit-asan", "build-asan", ("build-asan",), ASAN_ENV, (), 4),
@@ -93,6 +94,7 @@ STEPS = [
          ("build",), "lines", 1, 900),
     Step("interop-asan", ["tests/interop/run.py", "--build", "build-asan"], ("build-asan",), "lines", 1, 400, ASAN_ENV),
     Step("system-asan", ["tests/system/run.py", *programs("build-asan")], ("build-asan",), "lines", 1, 600, ASAN_ENV),
+    Step("mount-asan", ["tests/mount/smoke.py", "--build", "build-asan"], ("build-asan",), "lines", 1, 600, ASAN_ENV),
     meson_test("unit-tsan", "build-tsan", ("build-tsan",), TSAN_ENV, NO_ASLR, 4),
     Step("talk-tsan", [*NO_ASLR, *talk("build-tsan")], ("build-tsan",), "lines", 1, 600, TSAN_ENV),
     meson_test("unit-clang", "build-fuzz", ("build-fuzz",), ASAN_ENV, (), 4),
