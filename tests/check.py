@@ -92,6 +92,7 @@ STEPS = [
     Step("interop", ["tests/interop/run.py", "--build", "build"], ("build",), "lines", 1, 300),
     Step("fault", ["tests/fault/run.py", "--build", "build"], ("build",), "lines", 1, 400),
     Step("system", ["tests/system/run.py", *programs("build")], ("build",), "lines", 1, 400),
+    Step("mount-smoke", ["tests/mount/smoke.py", "--build", "build"], ("build",), "lines", 1, 400),
     Step("install", ["tools/install-test.sh", "build"], ("build",), "lines", 1, 200),
     Step("mount", mount("build"), ("build",), "lines", 1, 900),
     # -- the sanitizers, and clang
@@ -102,6 +103,7 @@ STEPS = [
     Step("interop-asan", ["tests/interop/run.py", "--build", "build-asan"], ("build-asan",), "lines", 1, 400, ASAN_ENV),
     Step("system-asan", ["tests/system/run.py", *programs("build-asan")], ("build-asan",), "lines", 1, 600, ASAN_ENV),
     Step("mount-asan", mount("build-asan", "--quick", "--only", MOUNT_ASAN), ("build-asan",), "lines", 1, 900, ASAN_ENV),
+    Step("mount-smoke-asan", ["tests/mount/smoke.py", "--build", "build-asan"], ("build-asan",), "lines", 1, 600, ASAN_ENV),
     meson_test("unit-tsan", "build-tsan", ("build-tsan",), TSAN_ENV, NO_ASLR, 4),
     Step("talk-tsan", [*NO_ASLR, *talk("build-tsan")], ("build-tsan",), "lines", 1, 600, TSAN_ENV),
     meson_test("unit-clang", "build-fuzz", ("build-fuzz",), ASAN_ENV, (), 4),
