@@ -94,7 +94,7 @@ STEPS = [
     Step("system", ["tests/system/run.py", *programs("build")], ("build",), "lines", 1, 400),
     Step("mount-smoke", ["tests/mount/smoke.py", "--build", "build"], ("build",), "lines", 1, 400),
     Step("install", ["tools/install-test.sh", "build"], ("build",), "lines", 1, 200),
-    Step("mount", mount("build"), ("build",), "lines", 1, 900),
+    Step("mount", mount("build"), ("build",), "lines", 1, 1500),
     # -- the sanitizers, and clang
     meson_test("unit-asan", "build-asan", ("build-asan",), ASAN_ENV, (), 4),
     Step("talk-asan", talk("build-asan"), ("build-asan",), "lines", 1, 600, ASAN_ENV),
