@@ -103,13 +103,19 @@ static int open_took(struct p9_mreq *r, unsigned i, const struct p9_msg *reply)
 	return 0;
 }
 
+/* Where appended bytes land only the server knows. A kernel that gathers writes knows size and time better, and loses them
+ * when it is bypassed; O_DIRECT it can do by itself. */
+static bool past_cache(const struct p9_mreq *r)
+{
+	return !r->m->o.writeback && ((r->fi.flags & O_DIRECT) || (r->u32[0] & P9_O_APPEND));
+}
+
 /* What the kernel may keep of its caches. */
 static void judge_caches(struct p9_mreq *r)
 {
 	struct p9_mount *m = r->m;
 	struct p9_minode *i = r->ino;
-	bool append = (r->u32[0] & P9_O_APPEND) != 0;
-	r->fi.direct_io = (r->fi.flags & O_DIRECT) || append; /* where appended bytes land only the server knows */
+	r->fi.direct_io = past_cache(r);
 	r->fi.keep_cache = m->o.cache == P9_CACHE_LOOSE;
 	if (m->o.cache != P9_CACHE_ATTR || S_ISDIR(i->mode)) {
 		return;
@@ -274,7 +280,7 @@ static void reply_create(struct p9_mreq *r, struct p9_mhandle *h)
 	struct fuse_entry_param e;
 	struct p9_minode *i = h->ino;
 	p9_mentry_fill(r->m, i, &r->attr, &e);
-	r->fi.direct_io = (r->fi.flags & O_DIRECT) || (r->u32[0] & P9_O_APPEND);
+	r->fi.direct_io = past_cache(r);
 	i->cached = i->told;
 	p9_minode_looked(r->m, i);
 	if (fuse_reply_create(r->req, &e, &r->fi) < 0) {

@@ -117,7 +117,11 @@ static void do_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 	get(req, ino, "", size);
 }
 
-/* ---- set and remove: the value is r->data, r->size; r->u32[0] the flags ---- */
+/* ---- set and remove: the value is r->data, r->size; r->u32[0] the flags ----
+ * To servers a size of 0 means "remove", unless the flags say that there is nothing to be removed. So an empty value takes
+ * two steps. */
+enum { EMPTY_NOT, EMPTY_REPLACE, EMPTY_ANY };
+
 static int create_build(struct p9_mreq *r, unsigned i, struct p9_msg *t, void **dst)
 {
 	int rc = 0;
@@ -169,8 +173,26 @@ static const struct p9_mop store_op = {
 	.name = "xattr", .steps = 1, .build = store_build, .took = store_took, .finish = store_finish
 };
 
+static const struct p9_mop create_op;
+
+/* What was there is removed (u32[2]: EMPTY_...), and now an empty one is made. */
+static bool then_empty(struct p9_mreq *r)
+{
+	bool gone = r->error ? r->error == -P9_ENODATA && r->u32[2] == EMPTY_ANY : r->u32[1];
+	if (!r->u32[2] || !gone) {
+		return false;
+	}
+	r->u32[0] = P9_XATTR_CREATE;
+	r->u32[1] = r->u32[2] = 0;
+	p9_mreq_chain(r, &create_op);
+	return true;
+}
+
 static void store_finish(struct p9_mreq *r)
 {
+	if (then_empty(r)) {
+		return;
+	}
 	if (r->error || r->u32[1]) {
 		p9_mreq_err(r, r->error);
 	} else {
@@ -182,7 +204,8 @@ static const struct p9_mop create_op = {
 	.name = "xattrcreate", .steps = 2, .build = create_build, .finish = store_finish
 };
 
-static void set(fuse_req_t req, fuse_ino_t ino, const char *name, const struct p9_data *value, uint32_t flags)
+static void set(fuse_req_t req, fuse_ino_t ino, const char *name, const struct p9_data *value, uint32_t flags,
+		unsigned empty)
 {
 	struct p9_mreq *r = p9_mreq_name(req, ino, name);
 	if (!r) {
@@ -190,6 +213,7 @@ static void set(fuse_req_t req, fuse_ino_t ino, const char *name, const struct p
 	}
 	r->size = value->len;
 	r->u32[0] = flags;
+	r->u32[2] = empty;
 	r->text = malloc(r->size ? r->size : 1);
 	if (!r->text) {
 		p9_mreq_err(r, -P9_ENOMEM);
@@ -207,14 +231,19 @@ static void do_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const 
 	if (size > P9_XATTR_MAX) {
 		fuse_reply_err(req, E2BIG);
 	} else {
-		set(req, ino, name, &d, (uint32_t)flags & (P9_XATTR_CREATE | P9_XATTR_REPLACE));
+		uint32_t known = (uint32_t)flags & (P9_XATTR_CREATE | P9_XATTR_REPLACE);
+		bool two = size == 0 && !(known & P9_XATTR_CREATE);
+		set(req, ino, name, &d, two ? P9_XATTR_REPLACE : known,
+		    !two    ? EMPTY_NOT
+		    : known ? EMPTY_REPLACE
+			    : EMPTY_ANY);
 	}
 }
 
 static void do_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
 	static const struct p9_data nothing;
-	set(req, ino, name, &nothing, P9_XATTR_REPLACE);
+	set(req, ino, name, &nothing, P9_XATTR_REPLACE, EMPTY_NOT);
 }
 
 void p9_mop_xattr(struct fuse_lowlevel_ops *ops)

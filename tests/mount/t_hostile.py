@@ -315,7 +315,7 @@ row("11 the link is closed", "read", lambda q, r: None, fails("read"), hang_up)
 
 # 12: answers that are too short for their fields.
 for kind in ("getattr", "walk", "lopen", "lcreate", "statfs", "readlink", "xattrwalk", "lock", "getlock", "readdir", "read", "write", "mkdir"):
-    for n in (0, 1, 3):
+    for n in (0,) if kind == "lock" else (0, 1, 3):
         row(f"12 R{kind} with {n} bytes", kind, fine_only(lambda q, r, n=n: frame(r.type, r.tag, r.body[:n])
                                                          if len(r.body) > n else None))
 

@@ -292,4 +292,4 @@ def tar_of_20000_files_and_diff():
 
 @suite.test
 def tar_and_diff_cache_none():
-    unpack("cache=none", size(500, 3000, 20000))
+    unpack("cache=none", size(500, 1500, 20000))
