@@ -4,11 +4,11 @@
  * Receiving: one read brings many messages; they are handed up one by one, straight from the buffer. A message that is
  * larger than the buffer gets one of its own size, and the reads for it stop at its end, so that the next begins at the
  * start of a buffer and nothing large is ever moved.
- * Sending: replies are written into a chunk one behind the other and leave with one writev for a whole batch. File
+ * Sending (stream_out.c): replies are written into a chunk one behind the other and leave with one writev for a whole batch. File
  * payload goes by sendfile where that pays (Unix sockets); when the file turns out shorter than was promised, zeros
  * take its place, because the length is out already.
  * Readiness is edge-triggered, which saves the kernel a look at every wait: a read that comes back short has emptied the
- * socket; otherwise `more` is set and arm() makes epoll report again.
+ * socket; otherwise `more` is set and p9_stream_arm() makes epoll report again.
  * Deadlines: handshake, rest of a begun message, a peer that does not read. One timer looks at all three.
  */
 #include <stdlib.h>
@@ -23,11 +23,7 @@
 
 #define PEEK 4096u	       /* read size when a large message is expected */
 #define FLUSH_AT (256u * 1024) /* send in the middle of a batch when this much waits */
-#define IOV_BATCH 64
-#define ZEROS (64u * 1024)
-#define READS_PER_TURN 8 /* then the other connections have theirs */
-
-static const uint8_t zeros[ZEROS];
+#define READS_PER_TURN 8       /* then the other connections have theirs */
 
 #define STREAM(l) ((struct p9_stream *)(l))
 
@@ -49,7 +45,7 @@ const struct p9_stream_io p9_stream_unix = { fd_read, fd_writev, fd_sendfile, NU
 
 /* What to wait for. Only when all messages that were read have been worked on may a link that stood still (`reading` is
  * off) wait for more: messages of the batch may lie in rx, for which no event will come. */
-static void arm(struct p9_stream *s, bool worked)
+void p9_stream_arm(struct p9_stream *s, bool worked)
 {
 	bool full = s->link.user->full(&s->link) || (!worked && !s->link.reading);
 	uint32_t in = s->link.broken || full ? 0 : EPOLLIN | EPOLLRDHUP | EPOLLET;
@@ -64,7 +60,7 @@ static void arm(struct p9_stream *s, bool worked)
 	s->link.reading = reading;
 }
 
-static void end(struct p9_stream *s, int why, const char *text)
+void p9_stream_end(struct p9_stream *s, int why, const char *text)
 {
 	if (s->link.broken) {
 		return;
@@ -90,12 +86,12 @@ static uint64_t next_deadline(const struct p9_stream *s)
 	return at;
 }
 
-static void watch(struct p9_stream *s)
+void p9_stream_watch(struct p9_stream *s)
 {
 	uint64_t at = next_deadline(s);
 	bool sooner = at != UINT64_MAX && (!s->timer.slot || at < s->timer.at);
 	if (sooner && p9_timer_set(&s->loop->timers, &s->timer, at) < 0) {
-		end(s, -P9_ENOMEM, "no memory for a timer");
+		p9_stream_end(s, -P9_ENOMEM, "no memory for a timer");
 	}
 }
 
@@ -104,13 +100,13 @@ static void on_timer(struct p9_timer *t)
 	struct p9_stream *s = (struct p9_stream *)((char *)t - offsetof(struct p9_stream, timer));
 	uint64_t now = s->loop->now;
 	if (s->link.handshake_by && now >= s->link.handshake_by) {
-		end(s, -P9_ETIMEDOUT, "no Tversion came in time");
+		p9_stream_end(s, -P9_ETIMEDOUT, "no Tversion came in time");
 	} else if (s->partial_at && now >= s->partial_at + P9_PARTIAL_MS) {
-		end(s, -P9_ETIMEDOUT, "a message was begun and not finished in time");
+		p9_stream_end(s, -P9_ETIMEDOUT, "a message was begun and not finished in time");
 	} else if (s->want_out && now >= s->progress_at + P9_STALL_MS) {
-		end(s, -P9_ETIMEDOUT, "the peer does not read its replies");
+		p9_stream_end(s, -P9_ETIMEDOUT, "the peer does not read its replies");
 	} else {
-		watch(s);
+		p9_stream_watch(s);
 	}
 }
 
@@ -163,7 +159,7 @@ static ssize_t fill(struct p9_stream *s)
 {
 	int rc = make_room(s);
 	if (rc < 0) {
-		end(s, rc, "no memory for a message");
+		p9_stream_end(s, rc, "no memory for a message");
 		return -1;
 	}
 	size_t want = how_much(s);
@@ -176,8 +172,9 @@ static ssize_t fill(struct p9_stream *s)
 	if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
 		return 0;
 	}
-	end(s, n == 0 ? 0 : p9_err(),
-	    n == 0 ? (s->rx_end > s->rx_pos ? "closed in the middle of a message" : "closed") : "receive failed");
+	p9_stream_end(s, n == 0 ? 0 : p9_err(),
+		      n == 0 ? (s->rx_end > s->rx_pos ? "closed in the middle of a message" : "closed")
+			     : "receive failed");
 	return -1;
 }
 
@@ -190,11 +187,11 @@ static bool next_frame(struct p9_stream *s, struct p9_frame *f)
 	}
 	uint32_t size = frame_size(s);
 	if (size < P9_HDRSZ) {
-		end(s, -P9_EPROTO, "a message says it is shorter than its head");
+		p9_stream_end(s, -P9_EPROTO, "a message says it is shorter than its head");
 		return false;
 	}
 	if (size > s->link.frame_max) {
-		end(s, -P9_EMSGSIZE, "a message is longer than was agreed");
+		p9_stream_end(s, -P9_EMSGSIZE, "a message is longer than was agreed");
 		return false;
 	}
 	if (have < size) {
@@ -218,8 +215,6 @@ static void rest(struct p9_stream *s)
 	s->rx_pos = s->rx_end = 0;
 }
 
-static void flush(struct p9_link *l);
-
 /* The messages that are there, until as many replies wait as may. Returns 0 or P9_LOST. */
 static int take_frames(struct p9_link *l)
 {
@@ -233,10 +228,11 @@ static int take_frames(struct p9_link *l)
 			return rc;
 		}
 		if (rc < 0) {
-			flush(l);
-			end(s, rc, "protocol error");
+			p9_stream_flush(l);
+			p9_stream_end(s, rc, "protocol error");
 		} else if (l->queued > FLUSH_AT || l->user->full(l)) {
-			flush(l); /* what is full only until it is sent must not end the batch: nobody would go on */
+			p9_stream_flush(
+				l); /* what is full only until it is sent must not end the batch: nobody would go on */
 		}
 	}
 	s->link.busy = false;
@@ -255,15 +251,15 @@ static int process_frames(struct p9_link *l)
 		if (worked) {
 			rest(s);
 		}
-		flush(l);
+		p9_stream_flush(l);
 		if (l->user->full(l)) {
 			break; /* else the peer has read meanwhile: go on, for no event will say so */
 		}
 	}
 	if (s->link.reading == l->user->full(l)) {
-		arm(s, true);
+		p9_stream_arm(s, true);
 	}
-	watch(s);
+	p9_stream_watch(s);
 	return 0;
 }
 
@@ -272,7 +268,7 @@ static int process(struct p9_link *l)
 	struct p9_stream *s = STREAM(l);
 	int rc = process_frames(l);
 	if (rc == 0 && s->more && s->link.reading && !l->broken) {
-		arm(s, true);
+		p9_stream_arm(s, true);
 	}
 	return rc;
 }
@@ -295,7 +291,7 @@ static int read_on(struct p9_stream *s)
 			return rc;
 		}
 	}
-	arm(s, true);
+	p9_stream_arm(s, true);
 	return 0;
 }
 
@@ -307,7 +303,7 @@ static int in_ready(struct p9_source *src, uint32_t events)
 	}
 	s->hup |= (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
 	if (events & EPOLLOUT) {
-		flush(&s->link);
+		p9_stream_flush(&s->link);
 		if (!s->link.broken && !s->link.reading && !s->link.user->full(&s->link)) {
 			return process(&s->link);
 		}
@@ -317,7 +313,7 @@ static int in_ready(struct p9_source *src, uint32_t events)
 	}
 	if (!s->link.reading) {
 		if (events & (EPOLLHUP | EPOLLERR)) {
-			end(s, 0, "closed");
+			p9_stream_end(s, 0, "closed");
 		}
 		return 0;
 	}
@@ -331,206 +327,17 @@ static int out_ready(struct p9_source *src, uint32_t events)
 		return 0;
 	}
 	if (events & (EPOLLHUP | EPOLLERR)) {
-		end(s, -P9_EPIPE, "closed");
+		p9_stream_end(s, -P9_EPIPE, "closed");
 		return 0;
 	}
-	flush(&s->link);
+	p9_stream_flush(&s->link);
 	if (!s->link.broken && !s->link.reading && !s->link.user->full(&s->link)) {
 		return process(&s->link);
 	}
 	return 0;
 }
 
-/* ---- sending ---- */
-static struct p9_seg *seg_new(struct p9_stream *s)
-{
-	struct p9_seg *g = s->spare;
-	if (g) {
-		s->spare = g->next;
-	} else {
-		g = malloc(sizeof(*g));
-	}
-	if (!g) {
-		end(s, -P9_ENOMEM, "no memory for a reply");
-		return NULL;
-	}
-	g->next = NULL;
-	if (s->tail) {
-		s->tail->next = g;
-	} else {
-		s->head = g;
-	}
-	s->tail = g;
-	return g;
-}
-
-static void seg_drop(struct p9_stream *s)
-{
-	struct p9_seg *g = s->head;
-	s->head = g->next;
-	if (!s->head) {
-		s->tail = NULL;
-	}
-	p9_buf_put(&s->loop->pool, g->buf);
-	p9_file_put(NULL, g->file);
-	g->next = s->spare;
-	s->spare = g;
-}
-
-static void append(struct p9_stream *s, struct p9_buf *buf, uint32_t off, size_t n)
-{
-	struct p9_seg *t = s->tail;
-	if (s->link.broken || n == 0) {
-		return;
-	}
-	if (t && t->buf == buf && t->off + t->len == off) {
-		t->len += (uint32_t)n;
-	} else {
-		t = seg_new(s);
-		if (!t) {
-			return;
-		}
-		t->buf = p9_buf_ref(buf);
-		t->file = NULL;
-		t->off = off;
-		t->len = (uint32_t)n;
-	}
-	s->link.queued += n;
-}
-
-static int reserve(struct p9_link *l, void *ticket, size_t headlen, size_t payload, bool flat, struct p9_room *room)
-{
-	struct p9_stream *s = STREAM(l);
-	if (!s->chunk || s->chunk->cap - s->chunk_len < headlen + payload) {
-		struct p9_buf *b = p9_buf_get(&s->loop->pool, headlen + payload);
-		if (!b) {
-			return -P9_ENOMEM;
-		}
-		p9_buf_put(&s->loop->pool, s->chunk);
-		s->chunk = b;
-		s->chunk_len = 0;
-	}
-	room->buf = s->chunk;
-	room->off = s->chunk_len;
-	room->head = s->chunk->data + s->chunk_len;
-	room->headlen = (uint32_t)headlen;
-	room->one = (struct iovec){ room->head + headlen, payload };
-	room->iov = &room->one;
-	room->niov = 1;
-	return 0;
-}
-
-static void commit(struct p9_link *l, const struct p9_room *room, size_t n)
-{
-	struct p9_stream *s = STREAM(l);
-	append(s, room->buf, room->off, n);
-	s->chunk_len = room->off + (uint32_t)n;
-}
-
-static void keep(struct p9_link *l, struct p9_room *room)
-{
-	(void)room; /* the chunk's own reference goes with the room */
-	STREAM(l)->chunk = NULL;
-	STREAM(l)->chunk_len = 0;
-}
-
-static void send_room(struct p9_link *l, struct p9_room *room, size_t n)
-{
-	append(STREAM(l), room->buf, room->off, n);
-	p9_buf_put(&STREAM(l)->loop->pool, room->buf);
-	room->buf = NULL;
-}
-
-static int send_file(struct p9_link *l, struct p9_file *f, uint64_t off, uint32_t len)
-{
-	struct p9_stream *s = STREAM(l);
-	struct p9_seg *g = l->broken ? NULL : seg_new(s);
-	if (!g) {
-		return -P9_ENOMEM;
-	}
-	*g = (struct p9_seg){ .file = p9_file_get(f), .off = off, .len = len };
-	l->queued += len;
-	return 0;
-}
-
-static ssize_t send_bufs(struct p9_stream *s)
-{
-	struct iovec iov[IOV_BATCH];
-	int n = 0;
-	for (struct p9_seg *g = s->head; g && n < IOV_BATCH && !g->file; g = g->next) {
-		if (g->buf) {
-			iov[n++] = (struct iovec){ g->buf->data + g->off, g->len };
-		} else {
-			iov[n++] = (struct iovec){ (void *)zeros, g->len < ZEROS ? g->len : ZEROS };
-			break;
-		}
-	}
-	return s->io->writev(s, iov, n);
-}
-
-static ssize_t send_from_file(struct p9_stream *s)
-{
-	struct p9_seg *g = s->head;
-	off_t off = (off_t)g->off;
-	ssize_t n = s->io->sendfile(s, g->file->fd, &off, g->len);
-	if (n == 0) { /* shorter than promised: the length is out, so zeros fill it */
-		p9_file_put(NULL, g->file);
-		g->file = NULL;
-		errno = EINTR;
-		return -1;
-	}
-	return n;
-}
-
-static void sent(struct p9_stream *s, size_t n)
-{
-	s->link.queued -= n;
-	s->progress_at = s->loop->now;
-	while (n > 0) {
-		struct p9_seg *g = s->head;
-		uint32_t k = n < g->len ? (uint32_t)n : g->len;
-		g->off += k;
-		g->len -= k;
-		n -= k;
-		if (g->len == 0) {
-			seg_drop(s);
-		}
-	}
-}
-
-static void flush(struct p9_link *l)
-{
-	struct p9_stream *s = STREAM(l);
-	while (s->head && !l->broken) {
-		ssize_t n = s->head->file ? send_from_file(s) : send_bufs(s);
-		if (n > 0) {
-			sent(s, (size_t)n);
-		} else if (n < 0 && errno == EAGAIN) {
-			if (!s->want_out) {
-				s->want_out = true;
-				s->progress_at = s->loop->now;
-				arm(s, false);
-				watch(s);
-			}
-			return;
-		} else if (n < 0 && errno != EINTR) {
-			end(s, p9_err(), "send failed");
-			return;
-		}
-	}
-	if (s->head) {
-		return;
-	}
-	if (s->chunk && !s->link.busy) { /* an idle link holds no memory */
-		p9_buf_put(&s->loop->pool, s->chunk);
-		s->chunk = NULL;
-	}
-	if (s->want_out) {
-		s->want_out = false;
-		arm(s, false);
-	}
-}
-
+/* ---- life ---- */
 static int start(struct p9_link *l)
 {
 	struct p9_stream *s = STREAM(l);
@@ -539,7 +346,7 @@ static int start(struct p9_link *l)
 		rc = p9_loop_add(s->loop, &s->out, 0);
 	}
 	l->reading = rc == 0;
-	watch(s);
+	p9_stream_watch(s);
 	return rc;
 }
 
@@ -561,7 +368,7 @@ static void free_stream(struct p9_link *l)
 	l->broken = true;
 	p9_timer_cancel(&s->loop->timers, &s->timer);
 	while (s->head) {
-		seg_drop(s);
+		p9_seg_drop(s);
 	}
 	while (s->spare) {
 		struct p9_seg *g = s->spare;
@@ -584,10 +391,11 @@ static void free_stream(struct p9_link *l)
 
 #define OPS(file) \
 	{ \
-		.reserve = reserve, .commit = commit, .keep = keep, .send_room = send_room, .send_file = (file), \
-		.process = process, .flush = flush, .start = start, .stop = stop, .free = free_stream \
+		.reserve = p9_stream_reserve, .commit = p9_stream_commit, .keep = p9_stream_keep, \
+		.send_room = p9_stream_send_room, .send_file = (file), .process = process, .flush = p9_stream_flush, \
+		.start = start, .stop = stop, .free = free_stream \
 	}
-static const struct p9_link_ops ops_file = OPS(send_file), ops_copy = OPS(NULL);
+static const struct p9_link_ops ops_file = OPS(p9_stream_send_file), ops_copy = OPS(NULL);
 
 struct p9_link *p9_stream_make(struct p9_loop *loop, int in, int out, const struct p9_stream_io *io)
 {

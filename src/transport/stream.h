@@ -50,4 +50,16 @@ p9_link_make p9_stream_fd_make;
 /* The same over `io`. */
 struct p9_link *p9_stream_make(struct p9_loop *loop, int in, int out, const struct p9_stream_io *io);
 
+/* ---- between the two files of this transport ---- */
+void p9_seg_drop(struct p9_stream *s);
+int p9_stream_reserve(struct p9_link *l, void *ticket, size_t headlen, size_t payload, bool flat, struct p9_room *room);
+void p9_stream_commit(struct p9_link *l, const struct p9_room *room, size_t n);
+void p9_stream_keep(struct p9_link *l, struct p9_room *room);
+void p9_stream_send_room(struct p9_link *l, struct p9_room *room, size_t n);
+int p9_stream_send_file(struct p9_link *l, struct p9_file *f, uint64_t off, uint32_t len);
+void p9_stream_flush(struct p9_link *l);
+void p9_stream_arm(struct p9_stream *s, bool worked);
+void p9_stream_end(struct p9_stream *s, int why, const char *text);
+void p9_stream_watch(struct p9_stream *s);
+
 #endif
