@@ -93,6 +93,7 @@ STEPS = [
     Step("conform", ["tests/conform/run.py", "--build", "build"], ("build",), "lines", 1, 500),
     Step("fault", ["tests/fault/run.py", "--build", "build"], ("build",), "lines", 1, 400),
     Step("system", ["tests/system/run.py", *programs("build")], ("build",), "lines", 1, 400),
+    Step("mount", ["tests/mount/smoke.py", "--build", "build"], ("build",), "lines", 1, 400),
     Step("install", ["tools/install-test.sh", "build"], ("build",), "lines", 1, 200),
     Step("mount", mount("build"), ("build",), "lines", 1, 900),
     # -- the sanitizers, and clang
@@ -104,6 +105,7 @@ STEPS = [
     Step("conform-asan", ["tests/conform/run.py", "--build", "build-asan"], ("build-asan",), "lines", 1, 700, ASAN_ENV),
     Step("system-asan", ["tests/system/run.py", *programs("build-asan")], ("build-asan",), "lines", 1, 600, ASAN_ENV),
     Step("mount-asan", mount("build-asan", "--quick", "--only", MOUNT_ASAN), ("build-asan",), "lines", 1, 900, ASAN_ENV),
+    Step("mount-asan", ["tests/mount/smoke.py", "--build", "build-asan"], ("build-asan",), "lines", 1, 600, ASAN_ENV),
     meson_test("unit-tsan", "build-tsan", ("build-tsan",), TSAN_ENV, NO_ASLR, 4),
     Step("talk-tsan", [*NO_ASLR, *talk("build-tsan")], ("build-tsan",), "lines", 1, 600, TSAN_ENV),
     Step("conform-tsan", [*NO_ASLR, "tests/conform/run.py", "--build", "build-tsan", "--quick"], ("build-tsan",), "lines",

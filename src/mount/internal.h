@@ -206,6 +206,15 @@ void p9_mreq_attr(struct p9_mreq *r);
 void p9_mreq_entry(struct p9_mreq *r, struct p9_minode *ino);
 void p9_mreq_buf(struct p9_mreq *r, const void *buf, size_t n);
 void p9_mreq_free(struct p9_mreq *r);
+/* steps.c: clunks what steps have made, and with `held` what those before them did. */
+void p9_mreq_drop_made(struct p9_mreq *r, bool held);
+/* Goes on from the step that failed. */
+void p9_mreq_resume(struct p9_mreq *r);
+/* Ends steps that have waited for a tag for too long. */
+void p9_mount_expire(struct p9_mount *m, uint64_t now);
+/* late.c: minds signals from here on. */
+void p9_mreq_watch(struct p9_mreq *r);
+void p9_mreq_unlate(struct p9_mreq *r);
 /* Does it again in a while: `ms`. */
 void p9_mreq_later(struct p9_mreq *r, unsigned ms);
 /* The host's errno for an answer to the kernel. */

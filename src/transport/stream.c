@@ -217,7 +217,6 @@ static void rest(struct p9_stream *s)
 }
 
 static void flush(struct p9_link *l);
-
 static int process_frames(struct p9_link *l)
 {
 	struct p9_stream *s = STREAM(l);
