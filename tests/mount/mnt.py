@@ -8,6 +8,7 @@ import ctypes
 import os
 import re
 import signal
+import socket  # noqa: F401
 import subprocess
 import sys
 import time

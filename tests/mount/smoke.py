@@ -323,6 +323,19 @@ with open(sys.argv[1], "r+b") as f, mmap.mmap(f.fileno(), 0) as a:
 
 
 @each_mode
+def mapped_pages_are_not_appended(m, export):
+    p = put(m.path("a"), bytes(8192))
+    with open(p, "r+b") as f, mmap.mmap(f.fileno(), 0) as a, open(p, "ab") as log:
+        log.write(b"tail")
+        log.flush()
+        a[100:104] = b"page"
+        a.flush()
+        os.fsync(f.fileno())
+    data = get(os.path.join(export, "a"))
+    equal((len(data), data[100:104], data[-4:]), (8196, b"page", b"tail"))
+
+
+@each_mode
 def direct_io_bypasses_the_cache(m, export):
     p = put(m.path("a"), bytes(8192))
     fd = os.open(p, os.O_RDWR | os.O_DIRECT)
@@ -855,6 +868,137 @@ signal.setitimer(signal.ITIMER_REAL, 0)
 print(bad)
 """, m.dir)
         equal(out, "0\n")
+
+
+# ---- servers that lie: a proxy that bends the replies of a p9d ----
+def lying(bend):
+    """A mount of a server whose replies go through bend(type, frame) -> frame."""
+    real = mnt.Server()
+    path = os.path.join(suite.directory, f"liar-{time.monotonic_ns()}")
+    listener = mnt.socket.socket(mnt.socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(4)
+    threading.Thread(target=relay, args=(listener, real.socket, bend), daemon=True).start()
+    return real, path, listener
+
+
+def frames(sock):
+    data = b""
+    while True:
+        while len(data) >= 4 and len(data) >= int.from_bytes(data[:4], "little"):
+            n = int.from_bytes(data[:4], "little")
+            yield data[:n]
+            data = data[n:]
+        try:
+            more = sock.recv(1 << 20)
+        except OSError:
+            return
+        if not more:
+            return
+        data += more
+
+
+def relay(listener, real, bend):
+    try:
+        client, _ = listener.accept()
+        server = mnt.socket.socket(mnt.socket.AF_UNIX)
+        server.connect(real)
+
+        def back():
+            for f in frames(server):
+                client.sendall(bend(f[4], f))
+            client.close()
+        threading.Thread(target=back, daemon=True).start()
+        for f in frames(client):
+            server.sendall(f)
+        server.close()
+    except OSError:
+        pass
+
+
+RLERROR, RGETATTR, RREADDIR, RLOPEN, RREADLINK, RSTATFS, RREAD, RWRITE, RWALK = 7, 25, 41, 13, 23, 9, 117, 119, 111
+GETATTR_AT = {"qid": 15, "mode": 28, "size": 56, "atime_nsec": 88}
+
+
+def patch(frame, at, value, size):
+    return frame[:at] + value.to_bytes(size, "little") + frame[at + size:]
+
+
+def bent(kind, change):
+    """Bends replies of one kind, once the switch is on."""
+    switch = threading.Event()
+
+    def bend(type_, frame):
+        return change(frame) if switch.is_set() and type_ == kind else frame
+    return switch, bend
+
+
+LIES = {
+    "a size of 2^63": (RGETATTR, lambda f: patch(f, 56, 1 << 63, 8), lambda m: os.stat(m.path("f")), (errno.EIO,)),
+    "10^9 nanoseconds": (RGETATTR, lambda f: patch(f, 88, 10**9, 8), lambda m: os.stat(m.path("f")), (errno.EIO,)),
+    "no attributes": (RGETATTR, lambda f: patch(f, 7, 0, 8), lambda m: os.stat(m.path("f")), (errno.EIO,)),
+    "a file that becomes a pipe": (RGETATTR, lambda f: patch(f, 28, 0o010644, 4) if f[28:32] == b"\xa4\x81\0\0" else f,
+                                   lambda m: os.stat(m.path("f")), (errno.EIO, errno.ESTALE, None)),
+    "a file that becomes a directory": (RGETATTR, lambda f: patch(f, 28, 0o040755, 4), lambda m: os.stat(m.path("f")),
+                                        (errno.EIO, errno.ESTALE)),
+    "an error number that the kernel does not take": (RLERROR, lambda f: patch(f, 7, 600, 4),
+                                                      lambda m: os.stat(m.path("nothing")), (errno.EIO,)),
+    "an error that is none": (RLERROR, lambda f: patch(f, 7, 0, 4), lambda m: os.stat(m.path("nothing")), (errno.EIO,)),
+    "the same entries for ever": (RREADDIR, None, lambda m: os.listdir(m.path("d")), (errno.EIO, None)),
+    "a slash in a name": (RREADDIR, lambda f: f.replace(b"entry", b"ent/y"), lambda m: os.listdir(m.path("d")),
+                          (errno.EIO,)),
+    "a frame too short": (RREADDIR, lambda f: patch(f, 0, 5, 4), lambda m: os.listdir(m.path("d")), (errno.EIO,)),
+    "an iounit of 1": (RLOPEN, lambda f: patch(f, 20, 1, 4), lambda m: get(m.path("f")), (None,)),
+    "no bytes written": (RWRITE, lambda f: patch(f, 7, 0, 4), lambda m: put(m.path("f"), b"x" * 9999), (errno.EIO,)),
+    "more bytes written than sent": (RWRITE, lambda f: patch(f, 7, 1 << 31, 4), lambda m: put(m.path("f"), b"x" * 9999),
+                                     (errno.EIO,)),
+    "a block size of 0": (RSTATFS, lambda f: patch(f, 11, 0, 4), lambda m: os.statvfs(m.dir), (None,)),
+    "NUL in a link": (RREADLINK, lambda f: f.replace(b"target", b"tar\0et"), lambda m: os.readlink(m.path("l")),
+                      (errno.EIO,)),
+    "another reply": (RREAD, lambda f: patch(f, 4, 121, 1), lambda m: get(m.path("f")), (errno.EIO,)),
+    "a tag that nobody used": (RREAD, lambda f: patch(f, 5, 0x7777, 2), lambda m: get(m.path("f")), (errno.EIO,)),
+}
+
+
+def make_lie(name):
+    kind, change, act, want = LIES[name]
+    first = []
+
+    def again(f):
+        first.append(f)
+        return patch(first[0], 5, int.from_bytes(f[5:7], "little"), 2)
+    switch, bend = bent(kind, change or again)
+    real, path, listener = lying(bend)
+    put(os.path.join(real.export, "f"), b"content")
+    os.symlink("target", os.path.join(real.export, "l"))
+    os.mkdir(os.path.join(real.export, "d"))
+    for i in range(2000):
+        put(os.path.join(real.export, "d", f"entry-{i}"))
+    m = None
+    try:
+        m = mnt.Mount(type("Liar", (), {"addr": "unix:" + path}), "timeout=3,cache=none")
+        os.stat(m.path("f"))
+        switch.set()
+        got = None
+        try:
+            act(m)
+        except OSError as e:
+            got = e.errno
+        check(got in want, f"errno {got}, want one of {want}")
+        switch.clear()
+        m.umount()
+    finally:
+        if m:
+            m.drop()
+        listener.close()
+        real.kill()
+
+
+for lie in LIES:
+    def tell(lie=lie):
+        make_lie(lie)
+    tell.__name__ = "a_lie:_" + lie
+    suite.test(tell)
 
 
 @suite.test
