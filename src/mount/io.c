@@ -149,23 +149,6 @@ static const struct p9_mop write_op = {
 	.name = "write", .build = write_build, .took = write_took, .finish = write_finish
 };
 
-/* Pages of a mapping may come by any writable handle of the file, but must not be appended. */
-static void choose_handle(struct p9_mreq *r)
-{
-	struct p9_mhandle *h = r->ino->handles;
-	if (!r->fi.writepage || !(r->h->flags & P9_O_APPEND)) {
-		return;
-	}
-	while (h && ((h->flags & P9_O_APPEND) || (h->flags & P9_O_ACCMODE) == P9_O_RDONLY)) {
-		h = h->next;
-	}
-	if (h) {
-		h->refs++;
-		p9_mhandle_put(r->m, r->h);
-		r->h = h;
-	}
-}
-
 static void do_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct p9_mreq *r = p9_mreq_open(req, ino, fi);
@@ -176,7 +159,6 @@ static void do_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 	r->size = size;
 	r->off = (uint64_t)off;
 	p9_mreq_keep(r);
-	choose_handle(r);
 	unsigned n = split(r, P9_MOUNT_IO);
 	if (p9_mreq_many(r, n)) {
 		r->ncalls = r->h->flags & P9_O_APPEND ? 1 : (uint16_t)n;
