@@ -35,7 +35,9 @@ enum { P9_PUSH_ALL, P9_PUSH_PART, P9_PUSH_CLOSED };
 /* Sends what waits. Returns P9_PUSH_ALL when all went, P9_PUSH_PART when the descriptor takes no more now,
  * P9_PUSH_CLOSED when nobody reads any more (but something may wait to be read), or the link's error. */
 P9_MUST_USE int p9_client_push(struct p9_client *c);
-/* Receives once; `wait` may only be asked of a socket. Returns 1, 0 with errno EINTR or EAGAIN, or the link's error. */
+enum { P9_PULL_NONE, P9_PULL_SOME, P9_PULL_FULL };
+/* Receives once; `wait` may only be asked of a socket. Returns P9_PULL_NONE with errno EINTR or EAGAIN, P9_PULL_SOME
+ * when all that was there has come, P9_PULL_FULL when there may be more, or the link's error. */
 P9_MUST_USE int p9_client_pull(struct p9_client *c, bool wait);
 /* requests.c */
 /* Milliseconds of a clock that is never 0. */

@@ -63,8 +63,10 @@ int p9_client_pull(struct p9_client *c, bool wait)
 	struct p9_engine_iov v[2];
 	struct iovec iov[2];
 	unsigned n = p9_engine_in(&c->engine, v);
+	size_t want = 0;
 	for (unsigned i = 0; i < n; i++) {
 		iov[i] = (struct iovec){ v[i].p, v[i].len };
+		want += v[i].len;
 	}
 	struct msghdr mh = { .msg_iov = iov, .msg_iovlen = n };
 	ssize_t k = c->in_socket ? recvmsg(c->in, &mh, wait ? 0 : MSG_DONTWAIT) : readv(c->in, iov, (int)n);
@@ -78,5 +80,5 @@ int p9_client_pull(struct p9_client *c, bool wait)
 		return p9_engine_fail(&c->engine, P9_ECONNRESET, "the server closed the connection");
 	}
 	p9_engine_in_ack(&c->engine, (size_t)k);
-	return 1;
+	return (size_t)k == want ? P9_PULL_FULL : P9_PULL_SOME;
 }

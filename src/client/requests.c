@@ -330,11 +330,11 @@ int p9_client_step(struct p9_client *c)
 
 int p9_client_work(struct p9_client *c)
 {
-	int ran = 0, got = 1;
+	int ran = 0, got = P9_PULL_FULL;
 	if (!c->mem) {
 		return p9_client_set_error(c, P9_ENOTCONN);
 	}
-	for (int i = 0; i < PULLS_MAX && got > 0; i++) {
+	for (int i = 0; i < PULLS_MAX && got == P9_PULL_FULL; i++) {
 		int n = dispatch(c);
 		if (n < 0) {
 			return n;
