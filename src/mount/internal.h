@@ -174,8 +174,9 @@ struct p9_mount {
 	unsigned nins, nbufs;
 	uint32_t lock_id;
 	unsigned lock_waits;
-	bool ordered; /* the server keeps the order of requests on a fid */
-	bool older;   /* it has no Tunlinkat and no Trenameat */
+	unsigned patience_cost, patience_skip; /* of looking for replies before waiting for them */
+	bool ordered;			       /* the server keeps the order of requests on a fid */
+	bool older;			       /* it has no Tunlinkat and no Trenameat */
 	bool mounted, inited, no_security;
 	bool dead_said;
 	char client_id[80];

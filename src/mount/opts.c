@@ -22,6 +22,7 @@ enum what {
 	OPT_MAX_READ,
 	OPT_TIMEOUT,
 	OPT_FIDS,
+	OPT_BUSY_POLL,
 	OPT_UID,
 	OPT_GID,
 	OPT_FSNAME,
@@ -50,6 +51,7 @@ static const struct row {
 	{ "max_read", OPT_MAX_READ },
 	{ "timeout", OPT_TIMEOUT },
 	{ "fids", OPT_FIDS },
+	{ "busy_poll", OPT_BUSY_POLL },
 	{ "uid", OPT_UID },
 	{ "gid", OPT_GID },
 	{ "fsname", OPT_FSNAME },
@@ -189,6 +191,8 @@ static bool set_value(struct p9_mount_opts *o, enum what what, const char *v)
 		return whole(v, 0, 86400, &o->timeout);
 	case OPT_FIDS:
 		return whole(v, 128, P9_FIDS_MAX - 1024, &o->max_fids);
+	case OPT_BUSY_POLL:
+		return whole(v, 0, 1000, &o->busy_poll);
 	case OPT_UID:
 		return o->set_uid = whole(v, 0, UINT32_MAX - 1, &o->uid);
 	case OPT_GID:

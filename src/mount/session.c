@@ -15,6 +15,7 @@
 #include <sys/random.h>
 #include <sys/signalfd.h>
 #include <syslog.h>
+#include <time.h>
 #include <unistd.h>
 #include "base/hosterr.h"
 #include "mount/internal.h"
@@ -23,6 +24,7 @@
 #define BACKGROUND 64u
 #define TURN 64 /* requests of the kernel taken before the server has its turn */
 #define PROBES 8
+#define LOOK_COST_MAX 255
 
 static const struct fuse_lowlevel_ops *operations(void);
 
@@ -238,6 +240,13 @@ void p9_mount_free(struct p9_mount *m)
 }
 
 /* ---- the loop ---- */
+static uint64_t nanoseconds(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 /* Takes the kernel's requests. Returns false when it has unmounted. */
 static bool take_requests(struct p9_mount *m)
 {
@@ -273,6 +282,30 @@ static void talk(struct p9_mount *m)
 		m->dead_said = true;
 		syslog(LOG_ERR, "%s", p9_client_error(m->client));
 	}
+}
+
+/* A server on this machine answers sooner than a process can be put to sleep and woken. Looks for its reply for a while
+ * before it is waited for; ever more rarely when that was in vain. */
+static void look(struct p9_mount *m)
+{
+	struct pollfd v[3];
+	int wait;
+	if (m->o.busy_poll == 0 || m->patience_skip > 0 || p9_client_dead(m->client) ||
+	    p9_client_pending(m->client) == 0) {
+		m->patience_skip -= m->patience_skip > 0;
+		return;
+	}
+	unsigned n = p9_client_poll(m->client, v, &wait);
+	v[n] = (struct pollfd){ fuse_session_fd(m->se), POLLIN, 0 };
+	uint64_t end = nanoseconds() + (uint64_t)m->o.busy_poll * 1000;
+	do {
+		if (poll(v, n + 1, 0) != 0) {
+			m->patience_cost = 0;
+			return;
+		}
+	} while (nanoseconds() < end);
+	m->patience_cost = m->patience_cost < LOOK_COST_MAX ? m->patience_cost * 2 + 1 : LOOK_COST_MAX;
+	m->patience_skip = m->patience_cost;
 }
 
 static int signals(void)
@@ -327,6 +360,7 @@ int p9_mount_run(struct p9_mount *m, void (*ready)(void *arg), void *arg)
 			break;
 		}
 		talk(m);
+		look(m);
 		if (ready && m->inited) {
 			ready(arg);
 			ready = NULL;
