@@ -27,6 +27,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "p9/codec.h"
+P9_C_BEGIN
 
 struct p9_engine;
 struct p9_engine_iov;
@@ -196,4 +197,5 @@ struct p9_xattr {
 P9_MUST_USE int p9_session_xattr_set(struct p9_session *s, const char *path, const struct p9_xattr *x);
 P9_MUST_USE int p9_session_xattr_remove(struct p9_session *s, const char *path, const char *name);
 
+P9_C_END
 #endif

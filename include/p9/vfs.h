@@ -19,6 +19,7 @@
 #ifndef P9_VFS_H
 #define P9_VFS_H
 #include "p9/session.h"
+P9_C_BEGIN
 
 struct p9_vfs;
 
@@ -92,4 +93,5 @@ P9_MUST_USE int64_t p9_vfs_xattr_list(struct p9_vfs *v, const char *path, char *
 P9_MUST_USE int p9_vfs_xattr_set(struct p9_vfs *v, const char *path, const struct p9_xattr *x);
 P9_MUST_USE int p9_vfs_xattr_remove(struct p9_vfs *v, const char *path, const char *name);
 
+P9_C_END
 #endif

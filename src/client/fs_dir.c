@@ -131,6 +131,9 @@ void p9_dir_close(struct p9_fs_dir *d)
 
 void p9_dir_seek(struct p9_fs_dir *d, uint64_t cookie)
 {
+	if (cookie == 0) { /* another fid begins anew, whatever the server's file system thinks of rewinding */
+		p9_dir_park(d);
+	}
 	d->cookie = cookie;
 	d->n = d->at = 0;
 	d->end = false;

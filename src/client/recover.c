@@ -7,7 +7,7 @@
  * another file, or nowhere, or whose locks are taken, is stale: ESTALE to everything, without asking the server.
  * At last the requests that were set aside go out again, when that can do no harm; the others are answered EIO.
  * Fids keep their numbers. Until then p9_client_send() has no room; it is as if the server were slow.
- * What ends the handle for good: the time for looking is over, the server speaks nonsense or grants smaller messages.
+ * resume.c has what happens on the new link. What ends the handle for good: the time for looking is over, the server speaks nonsense or grants smaller messages.
  * Must stay true: each request gets one answer; a fid of the program's is free in the engine only after its Tclunk or
  * Tremove was answered; requests of our own are never handed out.
  */
@@ -49,7 +49,7 @@ struct p9_recover *p9_recover_new(struct p9_client *c, const char *addr, const s
 	return r;
 }
 
-static void free_flight(struct p9_flight *f)
+void p9_flight_free(struct p9_flight *f)
 {
 	free(f->frame);
 	*f = (struct p9_flight){ 0 };
@@ -69,10 +69,10 @@ void p9_recover_free(struct p9_recover *r)
 		free(a);
 	}
 	for (unsigned i = 0; r->held && i < r->nheld; i++) {
-		free_flight(&r->held[i]);
+		p9_flight_free(&r->held[i]);
 	}
 	for (unsigned i = 0; r->flights && i < r->nflights; i++) {
-		free_flight(&r->flights[i]);
+		p9_flight_free(&r->flights[i]);
 	}
 	free(r->held);
 	free(r->flights);
@@ -82,7 +82,7 @@ void p9_recover_free(struct p9_recover *r)
 
 /* ---- answers of our own ---- */
 /* Without memory the link ends: better than a request that is never answered. */
-static void answer(struct p9_client *c, struct p9_call *call, const struct p9_msg *m)
+void p9_recover_give(struct p9_client *c, struct p9_call *call, const struct p9_msg *m)
 {
 	struct p9_recover *r = c->recover;
 	struct p9_answer *a = calloc(1, sizeof(*a));
@@ -101,10 +101,10 @@ static void answer(struct p9_client *c, struct p9_call *call, const struct p9_ms
 }
 
 /* tag NOTAG: p9_client_call() has a text of its own for that. */
-static void answer_error(struct p9_client *c, struct p9_call *call, int ecode)
+void p9_recover_error(struct p9_client *c, struct p9_call *call, int ecode)
 {
 	struct p9_msg m = { .type = P9_Rlerror, .tag = P9_NOTAG, .rlerror = { (uint32_t)ecode } };
-	answer(c, call, &m);
+	p9_recover_give(c, call, &m);
 }
 
 int p9_recover_answer(struct p9_client *c, struct p9_reply *out)
@@ -132,18 +132,12 @@ bool p9_recover_busy(const struct p9_client *c)
 }
 
 /* ---- fids ---- */
-/* The engine has let go of a fid that is still the program's. */
-static void hold_fid(struct p9_client *c, uint32_t fid)
-{
-	p9_engine_fid_hold(&c->engine, fid);
-}
-
 static void hold_all(struct p9_client *c)
 {
 	struct p9_recover *r = c->recover;
 	for (uint32_t fid = 0; fid < r->nkept; fid++) {
 		if (r->kept[fid].live) {
-			hold_fid(c, fid);
+			p9_engine_fid_hold(&c->engine, fid);
 		}
 	}
 }
@@ -178,7 +172,7 @@ static uint32_t made_by(const struct p9_flight *f)
 
 /* ---- requests of the program's ---- */
 /* Whether a request is answered here; see p9_kept. */
-static int refusal(struct p9_recover *r, const struct p9_msg *msg)
+int p9_recover_refusal(struct p9_recover *r, const struct p9_msg *msg)
 {
 	struct p9_kept *k = p9_track_stale(r, msg);
 	if (k) {
@@ -203,7 +197,7 @@ static int refusal(struct p9_recover *r, const struct p9_msg *msg)
 }
 
 /* Answers a request about a stale fid, as the server and the engine would have. */
-static void answer_here(struct p9_client *c, const struct p9_msg *msg, struct p9_call *call, int rc)
+void p9_recover_here(struct p9_client *c, const struct p9_msg *msg, struct p9_call *call, int rc)
 {
 	struct p9_msg ok = { .type = P9_Rclunk };
 	uint32_t fid = fid_to_free(msg);
@@ -214,20 +208,20 @@ static void answer_here(struct p9_client *c, const struct p9_msg *msg, struct p9
 		p9_engine_fid_put(&c->engine, fid);
 	}
 	if (rc < 0) {
-		answer_error(c, call, -rc);
+		p9_recover_error(c, call, -rc);
 	} else {
-		answer(c, call, &ok);
+		p9_recover_give(c, call, &ok);
 	}
 }
 
-static int launch(struct p9_client *c, struct p9_flight *f, struct p9_msg *msg, void *user)
+int p9_flight_launch(struct p9_client *c, struct p9_flight *f, struct p9_msg *msg, void *user)
 {
 	int rc = p9_engine_submit(&c->engine, msg, f->dst, user);
 	if (rc < 0) {
 		return rc;
 	}
 	struct p9_flight *at = &c->recover->flights[rc];
-	free_flight(at); /* one that was abandoned */
+	p9_flight_free(at); /* one that was abandoned */
 	*at = *f;
 	if (f->due) {
 		p9_engine_deadline(&c->engine, (uint16_t)rc, f->due);
@@ -259,9 +253,9 @@ int p9_recover_submit(struct p9_client *c, struct p9_msg *msg, void *dst, struct
 	if (!c->engine.error && idle_and_closed(c)) {
 		return -P9_EAGAIN;
 	}
-	int rc = c->engine.error ? 1 : refusal(r, msg);
+	int rc = c->engine.error ? 1 : p9_recover_refusal(r, msg);
 	if (rc <= 0) {
-		answer_here(c, msg, call, rc);
+		p9_recover_here(c, msg, call, rc);
 		return P9_NOTAG;
 	}
 	struct p9_flight f = { .call = call, .dst = dst, .kind = P9_FLIGHT_USER };
@@ -269,9 +263,9 @@ int p9_recover_submit(struct p9_client *c, struct p9_msg *msg, void *dst, struct
 		return -P9_ENOMEM;
 	}
 	f.due = call->timeout_ms ? p9_client_now() + call->timeout_ms : 0;
-	rc = launch(c, &f, msg, call);
+	rc = p9_flight_launch(c, &f, msg, call);
 	if (rc < 0) {
-		free_flight(&f);
+		p9_flight_free(&f);
 	}
 	return rc;
 }
@@ -332,7 +326,7 @@ static void set_aside(struct p9_client *c)
 		if (f->kind == P9_FLIGHT_USER && waits && s->user == f->call) {
 			hold(c, f, s);
 		} else {
-			free_flight(f);
+			p9_flight_free(f);
 		}
 	}
 	while (p9_engine_drain(&c->engine, &reply)) {
@@ -341,7 +335,7 @@ static void set_aside(struct p9_client *c)
 	for (unsigned i = 0; i < r->nheld; i++) {
 		uint32_t fid = r->held[i].verdict == P9_VERDICT_REPEAT ? made_by(&r->held[i]) : P9_NOFID;
 		if (fid != P9_NOFID) {
-			hold_fid(c, fid);
+			p9_engine_fid_hold(&c->engine, fid);
 		}
 	}
 	r->own_flying = 0;
@@ -368,6 +362,21 @@ static uint64_t any(struct p9_recover *r, uint64_t below)
 	return r->random * UINT64_C(2685821657736338717) % (below ? below : 1);
 }
 
+/* One that was set aside is answered before the link is back. */
+static void answer_held(struct p9_client *c, unsigned i, int ecode)
+{
+	struct p9_recover *r = c->recover;
+	struct p9_flight *f = &r->held[i];
+	uint32_t fid = f->verdict == P9_VERDICT_REPEAT ? made_by(f) : P9_NOFID;
+	if (fid != P9_NOFID) {
+		p9_engine_fid_put(&c->engine, fid);
+	}
+	p9_recover_error(c, f->call, ecode);
+	p9_flight_free(f);
+	*f = r->held[--r->nheld];
+	r->held[r->nheld] = (struct p9_flight){ 0 };
+}
+
 /* Every request that waits hears that it was in vain. */
 static void give_up(struct p9_client *c, int ecode, const char *text)
 {
@@ -375,11 +384,9 @@ static void give_up(struct p9_client *c, int ecode, const char *text)
 	hang_up(c);
 	r->state = P9_RECOVER_OVER;
 	p9_engine_fail(&c->engine, ecode, text);
-	for (unsigned i = 0; i < r->nheld; i++) {
-		answer_error(c, r->held[i].call, ecode);
-		free_flight(&r->held[i]);
+	while (r->nheld > 0) {
+		answer_held(c, r->nheld - 1, ecode);
 	}
-	r->nheld = 0;
 	if (c->threaded) {
 		pthread_cond_broadcast(&c->news);
 	}
@@ -454,253 +461,7 @@ bool p9_recover_lost(struct p9_client *c)
 	return r->state != P9_RECOVER_OVER;
 }
 
-/* ---- the new session ---- */
-static struct p9_flight own(uint8_t stage, uint32_t fid)
-{
-	return (struct p9_flight){ .kind = P9_FLIGHT_OWN, .stage = stage, .fid = fid };
-}
-
-/* Sends one of our own; what cannot be sent fails the attempt. */
-static void send_own(struct p9_client *c, struct p9_flight f, struct p9_msg *t)
-{
-	if (launch(c, &f, t, &c->recover->own) < 0) {
-		p9_engine_fail(&c->engine, P9_EIO, "the session could not be put up again");
-		return;
-	}
-	c->recover->own_flying += f.stage != P9_STAGE_TIDY;
-}
-
-static void begin_session(struct p9_client *c)
-{
-	struct p9_recover *r = c->recover;
-	struct p9_msg t = { .type = P9_Tversion,
-			    .tversion = { .msize = c->engine.msize, .version = { "9P2000.L", 8 } } };
-	fcntl(r->fd, F_SETFL, fcntl(r->fd, F_GETFL) & ~O_NONBLOCK);
-	c->in = c->out = r->fd;
-	c->in_socket = c->out_socket = c->own = true;
-	r->fd = -1;
-	r->state = P9_RECOVER_TALK;
-	r->cursor = 0;
-	c->heard = p9_client_now();
-	for (uint32_t i = 0; i < r->nkept; i++) {
-		r->kept[i].moved = false;
-	}
-	struct p9_flight f = own(P9_STAGE_VERSION, P9_NOFID);
-	int rc = p9_engine_submit(&c->engine, &t, NULL, &r->own);
-	if (rc >= 0) {
-		r->flights[c->engine.ntags] = f;
-		r->own_flying++;
-	}
-}
-
-static void attach_all(struct p9_client *c)
-{
-	struct p9_recover *r = c->recover;
-	for (struct p9_root *root = r->roots; root && !c->engine.error; root = root->next) {
-		struct p9_msg t;
-		int rc = p9_wire_decode(root->frame, root->size, 0, &t);
-		rc = rc < 0 ? rc : p9_engine_fid_get(&c->engine, &root->fid);
-		if (rc < 0 || p9_engine_room(&c->engine) == 0) {
-			p9_engine_fail(&c->engine, P9_EIO, "the trees could not be attached again");
-			return;
-		}
-		struct p9_flight f = own(P9_STAGE_ATTACH, root->fid);
-		f.root = root;
-		t.tattach.fid = root->fid;
-		send_own(c, f, &t);
-	}
-}
-
-static void stale(struct p9_client *c, uint32_t fid, bool made)
-{
-	struct p9_kept *k = &c->recover->kept[fid];
-	struct p9_msg t = { .type = P9_Tclunk, .tclunk = { .fid = fid } };
-	k->stale = true;
-	if (made) {
-		send_own(c, own(P9_STAGE_DROP, fid), &t);
-	}
-}
-
-/* Walks on from element `at`; from the root first, then from where the fid is. */
-static void walk(struct p9_client *c, uint32_t fid, unsigned at)
-{
-	struct p9_kept *k = &c->recover->kept[fid];
-	struct p9_msg t = { .type = P9_Twalk, .twalk = { .fid = at ? fid : k->root->fid, .newfid = fid } };
-	struct p9_flight f = own(P9_STAGE_WALK, fid);
-	f.from = at;
-	f.at = at + p9_name_path(k->name, at, c->engine.msize - 64, &t.twalk.wname);
-	send_own(c, f, &t);
-}
-
-static void get_again(struct p9_client *c, uint32_t fid)
-{
-	struct p9_kept *k = &c->recover->kept[fid];
-	bool lost_way = k->xattr || !k->root || !k->name || k->root->fid == P9_NOFID || p9_name_depth(k->name) < 0;
-	k->stale |= lost_way;
-	if (!k->stale) {
-		walk(c, fid, 0);
-	}
-}
-
-static void lock_next(struct p9_client *c, uint32_t fid, struct p9_held_lock *l)
-{
-	struct p9_flight f = own(P9_STAGE_LOCK, fid);
-	struct p9_msg t = { .type = P9_Tlock };
-	if (!l) {
-		return;
-	}
-	f.lock = l;
-	t.tlock = (struct p9_tlock){ .fid = fid,
-				     .type = l->type,
-				     .start = l->start,
-				     .length = l->length,
-				     .proc_id = l->proc_id,
-				     .client_id = l->client_id };
-	send_own(c, f, &t);
-}
-
-static void open_again(struct p9_client *c, uint32_t fid)
-{
-	struct p9_kept *k = &c->recover->kept[fid];
-	struct p9_msg t = { .type = P9_Tlopen, .tlopen = { .fid = fid } };
-	t.tlopen.flags = k->flags & ~(P9_O_TRUNC | P9_O_EXCL | P9_O_CREAT);
-	send_own(c, own(P9_STAGE_OPEN, fid), &t);
-}
-
-static bool same_file(struct p9_kept *k, const struct p9_qid *q)
-{
-	if (k->qid.path != q->path || (k->qid.type & P9_QTDIR) != (q->type & P9_QTDIR)) {
-		return false;
-	}
-	k->rewound = k->open && k->qid.version != q->version;
-	k->qid = *q;
-	return true;
-}
-
-static void on_walked(struct p9_client *c, const struct p9_flight *f, const struct p9_msg *m)
-{
-	struct p9_kept *k = &c->recover->kept[f->fid];
-	unsigned depth = (unsigned)p9_name_depth(k->name);
-	bool whole = m->type == P9_Rwalk && m->rwalk.wqid.n == f->at - f->from;
-	if (!whole) {
-		hold_fid(c, f->fid);
-		stale(c, f->fid, f->from > 0 || m->type == P9_Rwalk); /* some servers make the fid of half a walk */
-	} else if (f->at < depth) {
-		walk(c, f->fid, f->at);
-	} else if (!same_file(k, depth ? &m->rwalk.wqid.v[m->rwalk.wqid.n - 1] : &k->root->qid)) {
-		stale(c, f->fid, true);
-	} else if (k->open) {
-		open_again(c, f->fid);
-	}
-}
-
-static void on_own(struct p9_client *c, const struct p9_flight *f, const struct p9_msg *m)
-{
-	switch (f->stage) {
-	case P9_STAGE_VERSION:
-		if (m->type != P9_Rversion || m->rversion.msize < c->recover->msize) {
-			p9_engine_fail(&c->engine, P9_EMSGSIZE, "the server grants smaller messages than before");
-		} else {
-			attach_all(c);
-		}
-		break;
-	case P9_STAGE_ATTACH:
-		if (m->type == P9_Rattach) {
-			f->root->qid = m->rattach.qid;
-		} else { /* the engine has the fid back; the server may be half started: ask once more */
-			f->root->fid = P9_NOFID;
-			p9_engine_fail(&c->engine, m->type == P9_Rlerror ? (int)m->rlerror.ecode : P9_EIO,
-				       "the tree cannot be attached any more");
-		}
-		break;
-	case P9_STAGE_WALK:
-		on_walked(c, f, m);
-		break;
-	case P9_STAGE_OPEN:
-		if (m->type == P9_Rlopen) {
-			lock_next(c, f->fid, c->recover->kept[f->fid].locks);
-		} else {
-			stale(c, f->fid, true);
-		}
-		break;
-	case P9_STAGE_LOCK:
-		if (m->type == P9_Rlock && m->rlock.status == P9_LOCK_SUCCESS) {
-			lock_next(c, f->fid, f->lock->next);
-		} else {
-			stale(c, f->fid, true);
-		}
-		break;
-	case P9_STAGE_DROP:
-		hold_fid(c, f->fid); /* the number stays the program's */
-		break;
-	default:
-		break;
-	}
-}
-
-/* One that was set aside goes out again, or is answered. */
-static void release(struct p9_client *c, struct p9_flight *f)
-{
-	struct p9_recover *r = c->recover;
-	struct p9_msg t, done = { .type = P9_Rclunk };
-	if (f->verdict == P9_VERDICT_REPEAT && p9_track_message(f, &t) >= 0) {
-		int rc = refusal(r, &t);
-		int tag = rc > 0 ? launch(c, f, &t, f->call) : -1;
-		if (tag >= 0) {
-			f->call->tag = (uint16_t)tag;
-			c->npatient += f->call->patient;
-			*f = (struct p9_flight){ 0 }; /* its copy is in flight with it */
-			return;
-		}
-		answer_here(c, &t, f->call, rc > 0 ? -P9_EIO : rc);
-	} else if (f->verdict == P9_VERDICT_DONE) {
-		answer(c, f->call, &done);
-	} else {
-		answer_error(c, f->call, f->verdict == P9_VERDICT_ERROR ? (int)f->ecode : P9_EIO);
-	}
-	free_flight(f);
-}
-
-static void finish(struct p9_client *c)
-{
-	struct p9_recover *r = c->recover;
-	for (struct p9_root *root = r->roots; root; root = root->next) {
-		struct p9_msg t = { .type = P9_Tclunk, .tclunk = { .fid = root->fid } };
-		if (root->fid != P9_NOFID) {
-			send_own(c, own(P9_STAGE_TIDY, root->fid), &t);
-			root->fid = P9_NOFID;
-		}
-	}
-	r->state = P9_RECOVER_OK;
-	for (unsigned i = 0; i < r->nheld; i++) {
-		release(c, &r->held[i]);
-	}
-	r->nheld = 0;
-	c->heard = p9_client_now();
-	if (c->threaded) {
-		pthread_cond_broadcast(&c->news);
-	}
-}
-
-/* Begins with as many fids as there is room for; when all are through, so are we. */
-static void proceed(struct p9_client *c)
-{
-	struct p9_recover *r = c->recover;
-	bool attaching = r->cursor == 0 && r->own_flying > 0;
-	if (attaching || !c->engine.ready || c->engine.error) {
-		return;
-	}
-	while (r->cursor < r->nkept && p9_engine_room(&c->engine) > 1 && !c->engine.error) {
-		uint32_t fid = r->cursor++;
-		if (r->kept[fid].live && !r->kept[fid].stale) {
-			get_again(c, fid);
-		}
-	}
-	if (r->cursor >= r->nkept && r->own_flying == 0 && !c->engine.error) {
-		finish(c);
-	}
-}
-
+/* ---- replies ---- */
 bool p9_recover_reply(struct p9_client *c, const struct p9_reply *reply)
 {
 	struct p9_recover *r = c->recover;
@@ -710,8 +471,7 @@ bool p9_recover_reply(struct p9_client *c, const struct p9_reply *reply)
 		r->flights[tag] = (struct p9_flight){ 0 };
 		r->own_flying -= f.stage != P9_STAGE_TIDY;
 		if (f.stage != P9_STAGE_TIDY) {
-			on_own(c, &f, &reply->msg);
-			proceed(c);
+			p9_resume_reply(c, &f, &reply->msg);
 		}
 		free(f.frame);
 		return true;
@@ -753,22 +513,7 @@ static void look_at_connect(struct p9_client *c)
 		again(c, ecode, p9_error_text((uint32_t)ecode));
 		return;
 	}
-	begin_session(c);
-}
-
-/* One that was set aside is answered before the link is back. */
-static void answer_held(struct p9_client *c, unsigned i, int ecode)
-{
-	struct p9_recover *r = c->recover;
-	struct p9_flight *f = &r->held[i];
-	uint32_t fid = f->verdict == P9_VERDICT_REPEAT ? made_by(f) : P9_NOFID;
-	if (fid != P9_NOFID) {
-		p9_engine_fid_put(&c->engine, fid);
-	}
-	answer_error(c, f->call, ecode);
-	free_flight(f);
-	*f = r->held[--r->nheld];
-	r->held[r->nheld] = (struct p9_flight){ 0 };
+	p9_resume_begin(c);
 }
 
 /* Deadlines of requests that were set aside. Returns the next. */

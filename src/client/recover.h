@@ -129,6 +129,24 @@ struct p9_recover {
 	char why[P9_CLIENT_TEXT];
 };
 
+/* ---- recover.c ---- */
+void p9_flight_free(struct p9_flight *f);
+/* Sends a request and notes it; the flight's copy is then in the table. */
+P9_MUST_USE int p9_flight_launch(struct p9_client *c, struct p9_flight *f, struct p9_msg *msg, void *user);
+/* Queues an answer that no server gave. */
+void p9_recover_give(struct p9_client *c, struct p9_call *call, const struct p9_msg *m);
+void p9_recover_error(struct p9_client *c, struct p9_call *call, int ecode);
+/* Whether a request is to be answered here: 1 for no, else the error, or 0 for success. */
+P9_MUST_USE int p9_recover_refusal(struct p9_recover *r, const struct p9_msg *msg);
+/* Answers it, as the server and the engine would have. */
+void p9_recover_here(struct p9_client *c, const struct p9_msg *msg, struct p9_call *call, int rc);
+
+/* ---- resume.c ---- */
+/* r->fd is connected. */
+void p9_resume_begin(struct p9_client *c);
+/* A request of our own was answered. */
+void p9_resume_reply(struct p9_client *c, const struct p9_flight *f, const struct p9_msg *m);
+
 /* ---- track.c ---- */
 /* A fid's entry when it is in use, or NULL. */
 struct p9_kept *p9_track_kept(struct p9_recover *r, uint32_t fid);

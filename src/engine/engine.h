@@ -15,6 +15,7 @@
 #define P9_ENGINE_H
 #include <stdbool.h>
 #include "p9/codec.h"
+P9_C_BEGIN
 
 struct p9_engine_conf {
 	uint32_t msize;	   /* offered in Tversion; at least P9_MSIZE_MIN */
@@ -177,4 +178,5 @@ void p9_engine_settle_fid(struct p9_engine *e, struct p9_slot *s, uint8_t rtype)
 /* Hands out one overdue request. Returns 1 or 0. */
 int p9_engine_next_overdue(struct p9_engine *e, struct p9_reply *out);
 
+P9_C_END
 #endif

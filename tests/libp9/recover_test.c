@@ -387,7 +387,9 @@ static void polled(void **state)
 	struct p9_fh *f = open_file("f", P9_O_RDWR);
 	for (int round = 0; round < 5; round++) {
 		/* The server is stopped, so that all of them are in flight when it dies. */
+		int status;
 		kill(srv.pid, SIGSTOP);
+		assert_int_equal(waitpid(srv.pid, &status, WUNTRACED), srv.pid); /* all its threads */
 		for (int i = 0; i < N; i++) {
 			struct p9_msg t = { .type = i % 2 ? P9_Tread : P9_Twrite };
 			o[i] = (struct own){ .call = { .done = on_answer } };
@@ -500,7 +502,9 @@ static int end(void **state)
 	for (int i = 0; c->threaded && i < 1000 && p9_client_pending(c) > 0; i++) {
 		pause_ms(1); /* the clunk of the fid that got the tree again */
 	}
-	assert_int_equal(c->engine.nfids_used, 1);
+	if (!p9_client_dead(c) && c->engine.nfids_used != 1) {
+		fail_msg("%u fids in use: %llx", c->engine.nfids_used, (unsigned long long)c->engine.fids[0]);
+	}
 	p9_client_free(c);
 	server_stop(&srv);
 	return 0;
@@ -528,5 +532,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(polled, stepped, end),
 		cmocka_unit_test_setup_teardown(threads, threaded, end),
 	};
+	cmocka_set_test_filter(getenv("ONLY"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
