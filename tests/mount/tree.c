@@ -203,7 +203,9 @@ static struct found *list(const char *path, ssize_t *n)
 	}
 	int err = errno;
 	closedir(d);
-	qsort(all, (size_t)*n, all ? sizeof *all : 1, compare_found);
+	if (all) {
+		qsort(all, (size_t)*n, sizeof *all, compare_found);
+	}
 	if (err) {
 		for (ssize_t i = 0; i < *n; i++) {
 			free(all[i].name);
