@@ -104,7 +104,7 @@ def libkrun(s):
     r = vu.Ring(mem, 64)
     m.mem_table(mem)
     m.set_features(vu.FEATURES)
-    m.start(0, r, order="enable kick call addr base num")
+    m.start(0, r, order="enable kick call num base addr")
     return guest(m, r)
 
 
