@@ -17,6 +17,7 @@ static struct {
 	bool used; /* under the lock */
 } guards[P9_GUARDS_MAX];
 static _Atomic unsigned highest; /* places ever used */
+static _Atomic bool any;
 static struct p9_lock lock = P9_LOCK_INIT;
 static struct sigaction before;
 static bool installed;
@@ -32,6 +33,7 @@ static void on_bus(int sig, siginfo_t *info, void *context)
 			continue;
 		}
 		atomic_store(&guards[i].hit, true);
+		atomic_store(&any, true);
 		if (mmap((void *)start, len, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED) {
 			return;
@@ -74,6 +76,11 @@ void p9_guard_remove(int guard)
 	p9_lock(&lock);
 	guards[guard].used = false;
 	p9_unlock(&lock);
+}
+
+bool p9_guard_any(void)
+{
+	return atomic_load_explicit(&any, memory_order_relaxed);
 }
 
 bool p9_guard_hit(int guard)

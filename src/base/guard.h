@@ -15,7 +15,9 @@
 int p9_guard_add(void *p, size_t n);
 /* Call before the range is unmapped. Accepts -1. */
 void p9_guard_remove(int guard);
-/* Whether the range has been replaced. */
+/* Whether any range ever was replaced: cheap. */
+bool p9_guard_any(void);
+/* Whether this range has been replaced. */
 bool p9_guard_hit(int guard);
 
 #endif

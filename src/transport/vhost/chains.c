@@ -71,6 +71,7 @@ int p9_vqueue_run(struct p9_vqueue *q)
 	if (rc < 0) {
 		return rc;
 	}
+	p9_vmem_put(q->mem); /* chains that are still out hold what they point to themselves */
 	q->mem = p9_vmem_get(v->mem);
 	q->running = true;
 	q->inflight = p9_inflight_of(&v->area, (unsigned)(q - v->queues), q->num);
@@ -78,9 +79,9 @@ int p9_vqueue_run(struct p9_vqueue *q)
 		free(q->orphans);
 		q->orphan = 0;
 		q->norphans = p9_inflight_orphans(q->inflight, q->num, c.used, &q->orphans);
-		if (q->norphans) { /* they have been taken already */
-			q->ring.last_avail = (uint16_t)(c.used + q->norphans);
-		}
+	}
+	if (q->nchains == 0 && q->inflight) { /* the books know better than a monitor that saw us die */
+		q->ring.last_avail = (uint16_t)(c.used + q->norphans);
 	}
 	return 0;
 }
@@ -105,6 +106,7 @@ void p9_vqueue_break(struct p9_vqueue *q, const char *why)
 	p9_log(P9_LOG_WARN, "vhost-user %s: queue %u is stopped: %s", q->dev->conf.tag, (unsigned)(q - q->dev->queues),
 	       why);
 	p9_vdev_stop(&q->ring, why);
+	q->broken = true;
 	if (q->err >= 0 && write(q->err, &one, sizeof(one)) < 0) {
 		return; /* told already */
 	}
@@ -204,7 +206,8 @@ static int reserve(struct p9_link *l, void *ticket, size_t headlen, size_t paylo
 			left -= n;
 		}
 	}
-	if (headlen > REPLY_HEAD || (flat && room->niov > 1)) {
+	/* what is made in memory, not by the kernel, is made in private: who makes it may look at it again */
+	if (headlen > REPLY_HEAD || (flat && payload)) {
 		c->flat = p9_buf_get(&v->loop->pool, headlen + payload);
 		if (!c->flat) {
 			return -P9_ENOMEM;
@@ -296,10 +299,12 @@ static struct p9_chain *wrap(struct p9_vqueue *q, const struct p9_vchain *in, st
 	}
 	copy_in(first, in->v, sizeof(first));
 	uint32_t size = p9_get32(first), headlen = head_length(first, size);
-	*why = size < P9_HDRSZ			      ? "a message says it is shorter than its head"
-	       : size > in->readable		      ? "a message says it is longer than its request"
-	       : size > v->link.frame_max || !headlen ? "a message is longer than was agreed"
-						      : NULL;
+	/* while there is no session (we began anew, the guest did not) all is refused by the server, however long */
+	bool agreed = v->link.frame_max != P9_MSIZE_PREAUTH;
+	*why = size < P9_HDRSZ					      ? "a message says it is shorter than its head"
+	       : size > in->readable				      ? "a message says it is longer than its request"
+	       : (agreed && size > v->link.frame_max) || headlen == 0 ? "a message is longer than was agreed"
+								      : NULL;
 	if (*why) {
 		return NULL;
 	}
@@ -383,14 +388,28 @@ static void flush(struct p9_link *l)
 	}
 }
 
+/* The server would not have it: gives it back, unless it was answered. */
+static void drop(struct p9_vhost *v, const struct p9_chain *c)
+{
+	for (struct p9_chain *i = v->chains; i; i = i->next) {
+		if (i == c) {
+			give_back(v, i, 0);
+			return;
+		}
+	}
+}
+
 /* Messages of one queue. Returns 0, P9_LOST, or -P9_Exxx: the session is broken. */
 static int drain_queue(struct p9_vhost *v, struct p9_vqueue *q)
 {
 	struct p9_link *l = &v->link;
 	struct p9_frame f;
+	if (q->running) {
+		p9_vdev_quiet(&q->ring);
+	}
 	for (unsigned i = 0; q->running && !q->ring.why && !l->broken && !l->user->full(l); i++) {
 		uint64_t one = 1;
-		if (i == TURN) { /* go on after the others: kicked by ourselves */
+		if (i == TURN) { /* go on after the others: kicked by ourselves; when that is full we are kicked anyway */
 			return q->kick.fd >= 0 && write(q->kick.fd, &one, sizeof(one)) < 0 ? 0 : 0;
 		}
 		int rc = next_message(q, &f);
@@ -403,6 +422,7 @@ static int drain_queue(struct p9_vhost *v, struct p9_vqueue *q)
 		}
 		if (rc < 0) {
 			p9_vqueue_break(q, "its messages are none of 9P");
+			drop(v, f.ticket);
 		}
 	}
 	return 0;

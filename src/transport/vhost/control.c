@@ -4,8 +4,8 @@
  * Liberal in order: monitors differ in when they send owner, memory, features and enables, and repeat themselves. Strict in
  * content: sizes, queue numbers, counts of descriptors and addresses are checked here; what cannot be is refused by a
  * non-zero answer where one is expected, and ends the link where the stream cannot be trusted any more.
- * Two messages are answered late, when all chains are back: GET_VRING_BASE and whatever resets the device; until then no
- * further message is read. Memory and rings may change at any other time, with requests under way.
+ * What stops rings is answered late, when all their chains are back: SET_VRING_ENABLE 0, GET_VRING_BASE and what resets
+ * the device; until then no further message is read. Memory may change at any other time, with requests under way.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -80,17 +80,28 @@ static int answer_u64(struct p9_vhost *v, uint64_t value)
 }
 
 /* ---- memory ---- */
-/* Rings that run go on in the new memory, or stop when they are not in it. */
+/* Starts a ring when everything is known that it takes, which may come in several messages. */
+static int try_run(struct p9_vqueue *q)
+{
+	const struct p9_vhost *v = q->dev;
+	bool on = q->enabled || !(v->features & VU_F_PROTOCOL_FEATURES);
+	if (q->running || q->broken || !q->started || !q->has_addr || !q->num || !v->has_features || !on) {
+		return DONE;
+	}
+	return p9_vqueue_run(q);
+}
+
+/* Rings that run go on in the new memory. Those that are not in it wait for more: monitors take a region away and bring
+ * it back larger. */
 static void use_memory(struct p9_vhost *v, struct p9_vmem *m)
 {
 	p9_vmem_put(v->mem);
 	v->mem = m;
 	for (unsigned i = 0; i < v->nqueues; i++) {
-		struct p9_vqueue *q = &v->queues[i];
-		bool ran = q->running;
-		p9_vqueue_stop(q);
-		if (ran && p9_vqueue_run(q) < 0) {
-			p9_vqueue_break(q, "its ring is not in the new memory");
+		bool ran = v->queues[i].running;
+		p9_vqueue_stop(&v->queues[i]);
+		if (try_run(&v->queues[i]) < 0 && ran) {
+			p9_log(P9_LOG_INFO, "vhost-user %s: queue %u waits for the memory of its ring", v->conf.tag, i);
 		}
 	}
 }
@@ -147,22 +158,9 @@ static struct p9_vqueue *queue(struct p9_vhost *v, uint64_t index)
 	return index < v->nqueues ? &v->queues[index] : NULL;
 }
 
-/* Starts it when everything is known; that may take several messages. */
-static int try_run(struct p9_vqueue *q)
-{
-	if (q->running || !q->started || !q->has_addr || !q->num) {
-		return DONE;
-	}
-	bool protocol = q->dev->features & VU_F_PROTOCOL_FEATURES;
-	if (!q->enabled && protocol) {
-		return DONE;
-	}
-	return p9_vqueue_run(q);
-}
-
 static int set_vring_num(struct p9_vqueue *q, uint32_t num)
 {
-	if (num == 0 || num > P9_VRING_NUM_MAX || (num & (num - 1)) != 0 || q->running) {
+	if (num == 0 || num > P9_VRING_NUM_MAX || (num & (num - 1)) != 0 || q->running || q->nchains) {
 		return -P9_EINVAL;
 	}
 	q->num = num;
@@ -232,14 +230,19 @@ static int set_vring_fd(struct p9_vhost *v)
 	return DONE;
 }
 
+/* Nothing is written to the guest's memory after the answer: its next user may have another use for it. */
+static int halt(struct p9_vqueue *q)
+{
+	p9_vqueue_stop(q);
+	q->broken = false;
+	q->dev->drain_queue = (unsigned)(q - q->dev->queues);
+	return LATER;
+}
+
 static int set_vring_enable(struct p9_vqueue *q, bool on)
 {
 	q->enabled = on;
-	if (!on) {
-		p9_vqueue_stop(q);
-		return DONE;
-	}
-	return try_run(q);
+	return on ? try_run(q) : halt(q);
 }
 
 static int with_state(struct p9_vhost *v)
@@ -247,13 +250,13 @@ static int with_state(struct p9_vhost *v)
 	const struct vu_vring_state *s = &v->msg.state;
 	struct p9_vqueue *q = v->msg.head.size >= sizeof(*s) ? queue(v, s->index) : NULL;
 	if (!q) {
-		return -P9_EINVAL;
+		return v->msg.head.request == VU_GET_VRING_BASE ? -P9_EOPNOTSUPP : -P9_EINVAL;
 	}
 	switch (v->msg.head.request) {
 	case VU_SET_VRING_NUM:
 		return set_vring_num(q, s->num);
 	case VU_SET_VRING_BASE:
-		if (q->running || s->num > UINT16_MAX) {
+		if (q->running || q->nchains || s->num > UINT16_MAX) {
 			return -P9_EINVAL;
 		}
 		q->base = (uint16_t)s->num;
@@ -261,10 +264,8 @@ static int with_state(struct p9_vhost *v)
 	case VU_SET_VRING_ENABLE:
 		return set_vring_enable(q, s->num == 1);
 	default: /* GET_VRING_BASE stops the ring, and with it ends its kick */
-		p9_vqueue_stop(q);
 		q->started = false;
-		v->drain_queue = s->index;
-		return LATER;
+		return halt(q);
 	}
 }
 
@@ -274,8 +275,7 @@ static int get_config(struct p9_vhost *v)
 	struct vu_config *c = &v->msg.config;
 	uint8_t space[VU_CONFIG_MAX] = { 0 };
 	size_t tag = strlen(v->conf.tag);
-	if (v->msg.head.size < 12 || c->size > VU_CONFIG_MAX || c->offset > VU_CONFIG_MAX - c->size ||
-	    v->msg.head.size < 12 + c->size) {
+	if (v->msg.head.size < 12 || c->size > VU_CONFIG_MAX || c->offset > VU_CONFIG_MAX - c->size) {
 		v->msg.head.size = 0; /* how a refusal of this message looks */
 		send_message(v, 0, -1);
 		return ANSWERED;
@@ -288,13 +288,15 @@ static int get_config(struct p9_vhost *v)
 	return ANSWERED;
 }
 
+/* Only makes the memory; it is used when it comes with SET_INFLIGHT_FD. */
 static int get_inflight(struct p9_vhost *v)
 {
 	struct vu_inflight *i = &v->msg.inflight;
-	if (v->msg.head.size < sizeof(*i) || i->queues == 0 || i->queues > v->nqueues || i->num == 0 ||
+	uint32_t size = v->msg.head.size == VU_INFLIGHT_MIN ? VU_INFLIGHT_MIN : sizeof(*i); /* as long as the question */
+	if (v->msg.head.size < VU_INFLIGHT_MIN || i->queues == 0 || i->queues > v->nqueues || i->num == 0 ||
 	    i->num > P9_VRING_NUM_MAX) {
 		i->mmap_size = 0;
-		send_message(v, sizeof(*i), -1);
+		send_message(v, size, -1);
 		return ANSWERED;
 	}
 	size_t len = p9_inflight_size(i->queues, i->num);
@@ -302,11 +304,10 @@ static int get_inflight(struct p9_vhost *v)
 	int rc = fd < 0 || ftruncate(fd, (off_t)len) < 0 ? p9_err() : 0;
 	if (rc == 0) {
 		fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
-		rc = p9_inflight_map(&v->area, fd, 0, len, i->queues, i->num);
 	}
 	i->mmap_size = rc < 0 ? 0 : len;
 	i->mmap_offset = 0;
-	send_message(v, sizeof(*i), rc < 0 ? -1 : fd);
+	send_message(v, size, rc < 0 ? -1 : fd);
 	if (fd >= 0) {
 		close(fd);
 	}
@@ -317,11 +318,11 @@ static int set_inflight(struct p9_vhost *v)
 {
 	const struct vu_inflight *i = &v->msg.inflight;
 	for (unsigned k = 0; k < v->nqueues; k++) {
-		if (v->queues[k].running) {
+		if (v->queues[k].running || v->queues[k].nchains) {
 			return -P9_EBUSY;
 		}
 	}
-	if (v->msg.head.size < sizeof(*i) || v->nfds != 1 || i->mmap_size > SIZE_MAX / 2) {
+	if (v->msg.head.size < VU_INFLIGHT_MIN || v->nfds != 1 || i->mmap_size > SIZE_MAX / 2) {
 		return -P9_EINVAL;
 	}
 	return p9_inflight_map(&v->area, v->fds[0], i->mmap_offset, (size_t)i->mmap_size, i->queues, i->num);
@@ -332,28 +333,26 @@ static int set_features(struct p9_vhost *v)
 	if (v->msg.head.size < 8 || (v->msg.u64 & ~(uint64_t)FEATURES)) {
 		return -P9_EINVAL;
 	}
+	int rc = DONE;
 	v->features = v->msg.u64;
+	v->has_features = true;
 	for (unsigned i = 0; i < v->nqueues; i++) {
-		struct p9_vqueue *q = &v->queues[i];
-		q->enabled |= !(v->features & VU_F_PROTOCOL_FEATURES);
-		if (q->running) { /* what its ring looks like may have changed */
-			p9_vqueue_stop(q);
-		}
-		int rc = try_run(q);
-		if (rc < 0) {
-			return rc;
-		}
+		p9_vqueue_stop(&v->queues[i]); /* what its ring looks like may have changed */
+		int one = try_run(&v->queues[i]);
+		rc = rc < 0 ? rc : one;
 	}
-	return DONE;
+	return rc;
 }
 
 static int reset(struct p9_vhost *v)
 {
 	for (unsigned i = 0; i < v->nqueues; i++) {
-		p9_vqueue_stop(&v->queues[i]);
-		v->queues[i].enabled = false;
+		struct p9_vqueue *q = &v->queues[i];
+		p9_vqueue_stop(q);
+		q->enabled = q->started = q->has_addr = q->broken = false;
 	}
 	v->status = 0;
+	v->has_features = false;
 	v->link.user->restart(&v->link);
 	v->drain_queue = v->nqueues;
 	return LATER;
@@ -461,23 +460,23 @@ static void conclude(struct p9_vhost *v, int rc)
 	if (rc != ANSWERED && wants_ack(v)) {
 		answer_u64(v, rc < 0);
 	} else if (rc == -P9_EOPNOTSUPP) {
-		p9_vhost_end(v, -P9_EPROTO, "a message that is not known here, and wants no answer");
+		p9_vhost_end(v, -P9_EPROTO, "a message that cannot be understood, or answered");
 	}
 	v->have = 0;
 }
 
 void p9_vhost_drained(struct p9_vhost *v)
 {
-	bool all = v->drain_queue >= v->nqueues;
+	bool all = v->drain_queue >= v->nqueues, base = v->msg.head.request == VU_GET_VRING_BASE;
 	if (!v->draining || v->link.broken || (all ? v->nchains : v->queues[v->drain_queue].nchains) > 0) {
 		return;
 	}
 	v->draining = false;
-	if (!all) {
+	if (base) {
 		v->msg.state.num = v->queues[v->drain_queue].base;
 		send_message(v, sizeof(struct vu_vring_state), -1);
 	}
-	conclude(v, all ? DONE : ANSWERED);
+	conclude(v, base ? ANSWERED : DONE);
 	if (!v->link.broken) {
 		p9_loop_mod(v->loop, &v->ctl, EPOLLIN | EPOLLRDHUP);
 	}

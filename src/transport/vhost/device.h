@@ -19,6 +19,7 @@ struct p9_vqueue {
 	uint16_t base;		    /* where avail goes on, while it is not running */
 	uint64_t desc, avail, used; /* the monitor's addresses */
 	bool has_addr, started, enabled, running;
+	bool broken; /* by its driver; until the monitor stops it */
 	bool dirty, signal;	   /* given back, and not shown; shown, and the driver not told */
 	struct p9_orphan *orphans; /* of a p9d before this one, to be answered first */
 	unsigned norphans, orphan;
@@ -35,6 +36,7 @@ struct p9_vhost {
 	struct p9_vhost_conf conf;
 	struct p9_vmem *mem;
 	uint64_t features, protocol;
+	bool has_features;
 	struct p9_vqueue *queues;
 	unsigned nqueues, next_queue;
 	struct p9_chain *chains; /* taken and not given back, of all queues */

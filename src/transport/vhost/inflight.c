@@ -37,8 +37,13 @@ int p9_inflight_map(struct p9_inflight_area *a, int fd, uint64_t offset, size_t 
 	if (p == MAP_FAILED) {
 		return p9_err();
 	}
+	int guard = p9_guard_add(p, (len + 4095) / 4096 * 4096);
+	if (guard < 0) {
+		munmap(p, len);
+		return -P9_ENOSPC;
+	}
 	p9_inflight_unmap(a);
-	*a = (struct p9_inflight_area){ p, len, queues, num, p9_guard_add(p, (len + 4095) / 4096 * 4096) };
+	*a = (struct p9_inflight_area){ p, len, queues, num, guard };
 	return 0;
 }
 
@@ -65,9 +70,11 @@ struct p9_inflight *p9_inflight_of(const struct p9_inflight_area *a, unsigned i,
 	return f;
 }
 
+/* Of all devices: only the order within one counts. */
+static uint64_t counter;
+
 void p9_inflight_take(struct p9_inflight *f, uint16_t head)
 {
-	static uint64_t counter; /* one device after the other on one loop would do; all on all loops do as well */
 	if (f) {
 		f->desc[head].counter = __atomic_add_fetch(&counter, 1, __ATOMIC_RELAXED);
 		__atomic_store_n(&f->desc[head].inflight, 1, __ATOMIC_RELEASE);
@@ -117,6 +124,12 @@ unsigned p9_inflight_orphans(struct p9_inflight *f, uint32_t num, uint16_t used_
 	for (uint32_t i = 0; *list && i < num && k < n; i++) {
 		if (f->desc[i].inflight == 1) {
 			(*list)[k++] = (struct p9_orphan){ f->desc[i].counter, (uint16_t)i };
+		}
+	}
+	for (unsigned i = 0; i < k; i++) { /* who comes after us sees ours behind these */
+		uint64_t was = (*list)[i].counter, now = __atomic_load_n(&counter, __ATOMIC_RELAXED);
+		while (was > now && !__atomic_compare_exchange_n(&counter, &now, was, true, __ATOMIC_RELAXED,
+								 __ATOMIC_RELAXED)) {
 		}
 	}
 	if (k > 1) {

@@ -35,16 +35,21 @@ static void region_put(struct p9_vregion *r)
 /* Where a guest address lies; *len becomes how much follows there. */
 static void *at(const struct p9_vspace *space, uint64_t guest, uint64_t *len)
 {
-	const struct p9_vmem *m = (const struct p9_vmem *)space;
-	for (unsigned i = 0; i < m->n; i++) {
+	struct p9_vmem *m = (struct p9_vmem *)space; /* not const: ours, and its loop's */
+	for (unsigned i = 0; guest - m->last.guest >= m->last.size && i < m->n; i++) {
 		const struct p9_vregion_desc *d = &m->r[i]->d;
-		if (guest >= d->guest && guest - d->guest < d->size) {
-			uint64_t left = d->size - (guest - d->guest);
-			*len = *len < left ? *len : left;
-			return m->r[i]->base + (guest - d->guest);
+		if (guest - d->guest < d->size) {
+			m->last.guest = d->guest;
+			m->last.size = d->size;
+			m->last.base = m->r[i]->base;
 		}
 	}
-	return NULL;
+	uint64_t off = guest - m->last.guest;
+	if (off >= m->last.size) {
+		return NULL;
+	}
+	*len = *len < m->last.size - off ? *len : m->last.size - off;
+	return m->last.base + off;
 }
 
 static struct p9_vmem *table(unsigned n)
@@ -194,7 +199,7 @@ void *p9_vmem_user(const struct p9_vmem *m, uint64_t user, uint64_t len)
 
 bool p9_vmem_lost(const struct p9_vmem *m)
 {
-	for (unsigned i = 0; i < m->n; i++) {
+	for (unsigned i = 0; p9_guard_any() && i < m->n; i++) {
 		if (p9_guard_hit(m->r[i]->guard)) {
 			return true;
 		}

@@ -87,7 +87,9 @@ struct vu_config {
 struct vu_inflight {
 	uint64_t mmap_size, mmap_offset;
 	uint16_t queues, num;
+	uint32_t padding; /* sent by those who send their compiler's struct, such as QEMU */
 };
+#define VU_INFLIGHT_MIN 20u
 
 /* On the wire the payload follows the head at once; here it is aligned. */
 struct p9_vhost_message {
