@@ -64,7 +64,9 @@ P9_MUST_USE int p9_client_start(struct p9_client *c, int in, int out, bool own, 
 const char *p9_client_error(const struct p9_client *c);
 /* Whether the link has ended: no call can succeed any more. */
 bool p9_client_dead(const struct p9_client *c);
+/* Fid and qid of the attached root. */
 uint32_t p9_client_root(const struct p9_client *c);
+struct p9_qid p9_client_root_qid(const struct p9_client *c);
 uint32_t p9_client_msize(const struct p9_client *c);
 /* Most bytes of one Tread or Twrite for a file whose Rlopen said `iounit`. */
 uint32_t p9_client_iosize(const struct p9_client *c, uint32_t iounit);

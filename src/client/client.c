@@ -77,6 +77,10 @@ bool p9_client_dead(const struct p9_client *c)
 	p9_client_leave(lock);
 	return dead;
 }
+struct p9_qid p9_client_root_qid(const struct p9_client *c)
+{
+	return c->root_qid;
+}
 uint32_t p9_client_root(const struct p9_client *c)
 {
 	return c->root;
@@ -97,8 +101,9 @@ static struct p9_str str(const char *s)
 	return (struct p9_str){ s, (uint16_t)strnlen(s, UINT16_MAX) };
 }
 
-int p9_client_attach(struct p9_client *c, const struct p9_client_opts *o, uint32_t *fid)
+static int attach(struct p9_client *c, const struct p9_client_opts *o, uint32_t *fid, struct p9_qid *qid)
 {
+	struct p9_msg r;
 	int rc = p9_client_fid(c, fid);
 	if (rc < 0) {
 		return rc;
@@ -106,7 +111,17 @@ int p9_client_attach(struct p9_client *c, const struct p9_client_opts *o, uint32
 	struct p9_msg t = { .type = P9_Tattach, .tattach = { .fid = *fid, .afid = P9_NOFID, .n_uname = o->uid } };
 	t.tattach.uname = str(o->uname ? o->uname : "");
 	t.tattach.aname = str(o->aname ? o->aname : "");
-	return p9_client_call(c, &t, NULL, NULL);
+	rc = p9_client_call(c, &t, NULL, &r);
+	if (rc >= 0) {
+		*qid = r.rattach.qid;
+	}
+	return rc;
+}
+
+int p9_client_attach(struct p9_client *c, const struct p9_client_opts *o, uint32_t *fid)
+{
+	struct p9_qid qid;
+	return attach(c, o, fid, &qid);
 }
 
 static bool is_socket(int fd)
@@ -157,7 +172,7 @@ int p9_client_start(struct p9_client *c, int in, int out, bool own, const struct
 		c->recover = p9_recover_new(c, c->dialled, o);
 		rc = c->recover ? 0 : p9_client_set_error(c, P9_ENOMEM);
 	}
-	rc = rc < 0 ? rc : p9_client_attach(c, o, &c->root);
+	rc = rc < 0 ? rc : attach(c, o, &c->root, &c->root_qid);
 	if (rc >= 0 && c->recover) {
 		c->recover->armed = true;
 	}

@@ -81,7 +81,8 @@ static int learn_root(struct p9_mount *m)
 	struct p9_rgetattr a;
 	int rc = p9_client_getattr(m->client, p9_client_root(m->client), P9_MOUNT_ATTRS, &a);
 	rc = rc < 0 ? rc : p9_mattr_check(&a);
-	if (rc >= 0 && !S_ISDIR(a.mode)) {
+	struct p9_qid qid = p9_client_root_qid(m->client);
+	if (rc >= 0 && (!S_ISDIR(a.mode) || !(qid.type & P9_QTDIR))) {
 		rc = -P9_ENOTDIR;
 	}
 	rc = rc < 0 ? rc : p9_minode_init(m, &a.qid);
