@@ -42,6 +42,13 @@ struct p9_minode {
 	char *name;
 };
 
+/* Somebody else than us who made something. */
+struct p9_muser {
+	struct p9_muser *next;
+	uint32_t uid;
+	uint32_t fid; /* of the root, attached as that user; P9_NOFID: the server refused */
+};
+
 /* Who holds POSIX locks on an inode. */
 struct p9_mowner {
 	struct p9_mowner *next;
@@ -126,6 +133,8 @@ struct p9_mreq {
 	struct p9_mhandle *h;	     /* counted */
 	const struct p9_mop *then;   /* the operation, while a fid is walked again for it */
 	struct p9_minode *lost;
+	const struct p9_mop *then_as, *then_us; /* what makes an entry, as its maker, and as ourselves */
+	uint32_t maker, as;			/* his uid; the directory, walked to from his attach, or P9_NOFID */
 	struct fuse_file_info fi;
 	uint32_t fid[2];
 	uint32_t held[2]; /* fids that an operation before this one made */
@@ -164,6 +173,7 @@ struct p9_mount {
 	struct p9_minode *newest, *oldest;
 	uint64_t generation;
 	struct p9_mcall *queue, **queue_end;
+	struct p9_muser *users;
 	struct p9_mreq *free_reqs, *live, *late;
 	uint32_t *clunks; /* fids to be given back when there is nothing better to do */
 	size_t nclunks, clunks_cap;
@@ -252,6 +262,9 @@ void p9_minode_fid(struct p9_mount *m, struct p9_minode *i, uint32_t fid);
 void p9_minode_place(struct p9_mount *m, struct p9_minode *i, struct p9_minode *dir, const char *name, size_t len);
 /* The inode that was found last as this name, or NULL. */
 struct p9_minode *p9_minode_named(struct p9_mount *m, const struct p9_minode *dir, const char *name, size_t len);
+/* user.c: begins what makes an entry in r->ino: `as` uses r->as for the directory, `us` is without it. */
+void p9_mreq_as_maker(struct p9_mreq *r, const struct p9_mop *as, const struct p9_mop *us);
+void p9_mount_users_fini(struct p9_mount *m);
 /* Group for a new file in r->ino. */
 uint32_t p9_mreq_gid(const struct p9_mreq *r);
 /* A request holds it, and its fid. NULL is accepted. */

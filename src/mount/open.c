@@ -260,7 +260,25 @@ static int named_took(struct p9_mreq *r, unsigned i, const struct p9_msg *reply)
 	return reply->rwalk.wqid.v[0].path == r->qid.path ? 0 : -P9_ESTALE;
 }
 
+/* As its maker: the inode's fid comes from our own attach, so by name. */
+static int made_build(struct p9_mreq *r, unsigned i, struct p9_msg *t, void **dst)
+{
+	int rc = i == 2 ? named_build(r, 0, t, dst) : create_build(r, i, t, dst);
+	if (i == 0) {
+		t->twalk.fid = r->as;
+	}
+	return rc;
+}
+
+static int made_took(struct p9_mreq *r, unsigned i, const struct p9_msg *reply)
+{
+	return i == 2 ? named_took(r, 0, reply) : create_took(r, i, reply);
+}
+
 static void created(struct p9_mreq *r);
+static const struct p9_mop made_op = {
+	.name = "create as", .steps = 4, .by_name = true, .build = made_build, .took = made_took, .finish = created
+};
 static const struct p9_mop named_op = {
 	.name = "create", .steps = 2, .build = named_build, .took = named_took, .finish = created
 };
@@ -325,7 +343,7 @@ static void do_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t m
 		r->u32[0] = writeback_flags(r->m, wire_flags(fi->flags));
 		r->u32[2] = mode & 07777;
 		r->off = p9_mreq_gid(r);
-		p9_mreq_begin(r, &create_op);
+		p9_mreq_as_maker(r, &made_op, &create_op);
 	}
 }
 

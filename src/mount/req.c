@@ -52,7 +52,7 @@ struct p9_mreq *p9_mreq_new(struct p9_mount *m, fuse_req_t req)
 	r->m = m;
 	r->req = req;
 	r->calls = r->few;
-	r->fid[0] = r->fid[1] = r->held[0] = r->held[1] = P9_NOFID;
+	r->fid[0] = r->fid[1] = r->held[0] = r->held[1] = r->as = P9_NOFID;
 	r->name[0] = 0;
 	r->next = m->live;
 	if (r->next) {
@@ -144,6 +144,9 @@ void p9_mreq_free(struct p9_mreq *r)
 		p9_mreq_unlate(r);
 	}
 	p9_mreq_drop_made(r, true);
+	if (r->as != P9_NOFID) {
+		p9_mount_clunk(m, r->as);
+	}
 	if (r->buf) {
 		drop_buffer(r);
 	}
@@ -201,6 +204,7 @@ void p9_mount_reqs_fini(struct p9_mount *m)
 	while (m->nbufs) {
 		free(m->bufs[--m->nbufs]);
 	}
+	p9_mount_users_fini(m);
 	free(m->in.mem);
 	free(m->clunks);
 }

@@ -24,7 +24,7 @@ uint32_t p9_mreq_gid(const struct p9_mreq *r)
 /* r->u32: what, mode, device; r->piece: the group. */
 static void make_message(struct p9_mreq *r, struct p9_msg *t)
 {
-	uint32_t fid = r->ino->fid, gid = r->piece;
+	uint32_t fid = r->as != P9_NOFID ? r->as : r->ino->fid, gid = r->piece;
 	struct p9_str name = p9_mstr(r->name);
 	if (r->u32[0] == MAKE_DIR) {
 		*t = (struct p9_msg){ .type = P9_Tmkdir,
@@ -94,7 +94,7 @@ static void make(struct p9_mreq *r, uint32_t what, uint32_t mode, uint32_t dev)
 	r->u32[1] = mode;
 	r->u32[2] = dev;
 	r->piece = p9_mreq_gid(r);
-	p9_mreq_begin(r, &make_op);
+	p9_mreq_as_maker(r, &make_op, &make_op);
 }
 
 static void do_mkdir(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode)

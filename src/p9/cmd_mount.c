@@ -129,6 +129,10 @@ static int mount_it(struct p9_cli *cli, struct job *j)
 	if (code != P9_EXIT_OK) {
 		return code;
 	}
+	j->o.attached = cli->uid;
+	if (!j->o.aname && *cli->aname) {
+		j->o.aname = strdup(cli->aname);
+	}
 	struct p9_mount *m = p9_mount_new(c, j->dir, &j->o, err, sizeof(err));
 	if (!m) {
 		p9_cli_say(cli, "%s", err);

@@ -332,7 +332,7 @@ def files_belong_to_whoever_makes_them():
                                ("d", os.mkdir), ("p", os.mkfifo), ("l", lambda n: os.symlink("x", n))):
                 make(p.mount.path(name))
                 st = os.lstat(p.mount.path(name))
-                equal((st.st_uid, st.st_gid), (0, USER), f"owner of {name}")
+                equal((st.st_uid, st.st_gid), (USER, USER), f"owner of {name}")
             with open(p.mount.path("f"), "r+b") as f:
                 f.write(b"mine")
             os.chmod(p.mount.path("f"), 0o640)
