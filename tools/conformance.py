@@ -65,7 +65,8 @@ def run_diod(p9, top):
     os.mkdir(share)
     script = os.path.join(where, "restart")
     with open(script, "w", encoding="utf-8") as f:
-        f.write(f"""kill -9 $(cat {pid} 2>/dev/null) 2>/dev/null
+        f.write(f"""cd {where} && rm -f core
+kill -9 $(cat {pid} 2>/dev/null) 2>/dev/null
 rm -f {path}
 {DIOD} -f -n -L {where}/log -l {path} -e {share} </dev/null >/dev/null 2>&1 &
 echo $! >{pid}

@@ -541,7 +541,7 @@ def crash_at(kind):
 def a_crash_is_named_and_the_rest_is_not_run():
     proxy = Proxy("crash", crash_at("Tfsync"))
     try:
-        code, out, _ = conform(f"unix:{proxy.path}", "--json", "--only", "io-02[0-5]", "--timeout", "0.5")
+        code, out, _ = conform(f"unix:{proxy.path}", "--json", "--only", "io-02[0-5]", "--timeout", "2")
     finally:
         proxy.stop()
     got = results(out)
@@ -557,7 +557,7 @@ def a_crash_is_named_and_the_rest_is_not_run():
 def after_a_crash_it_goes_on_when_the_server_comes_back():
     proxy = Proxy("comeback", crash_at("Tfsync"), back=1.0)
     try:
-        code, out, _ = conform(f"unix:{proxy.path}", "--only", "io-02[0-5]", "--timeout", "0.5")
+        code, out, _ = conform(f"unix:{proxy.path}", "--only", "io-02[0-5]", "--timeout", "2")
     finally:
         proxy.stop()
     equal(code, 1)
@@ -587,9 +587,9 @@ def a_server_that_hangs_is_a_crash_too():
     thread = threading.Thread(target=restart, daemon=True)
     thread.start()
     try:
-        code, out, _ = conform(f"unix:{proxy.path}", "--only", "io-02[056]", "--timeout", "0.5")
+        code, out, _ = conform(f"unix:{proxy.path}", "--only", "io-02[056]", "--timeout", "2")
         equal(code, 0)
-        code, out, _ = conform(f"unix:{proxy.path}", "--only", "io-02[156]", "--timeout", "0.5", "--restart",
+        code, out, _ = conform(f"unix:{proxy.path}", "--only", "io-02[156]", "--timeout", "2", "--restart",
                                f"touch {marker}")
     finally:
         proxy.stop()
