@@ -36,6 +36,7 @@ check "make install DESTDIR=" make --no-print-directory install BUILD="$build" D
 for file in wire.9t hostile.9t conformance.md p9d p9 p9d.8 p9.1 p9d.service p9d.socket codec.h messages.h error.h session.h vfs.h engine.h libp9core.a p9core.pc; do
 	check "$file is installed" one "$file"
 done
+check "bash completion is installed" [ -f "$dest$prefix/share/bash-completion/completions/p9" ]
 inside_prefix() {
 	local stray
 	stray=$(find "$dest" -type f ! -path "$dest$prefix/*" ! -path "$dest/etc/*" ! -path "$dest/usr/lib/systemd/*")

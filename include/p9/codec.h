@@ -123,6 +123,12 @@ struct p9_flag {
 };
 extern const struct p9_flag p9_wire_flags[];
 extern const unsigned p9_wire_nflags;
+/* The flag with this name (length n), of any set; NULL when there is none. */
+const struct p9_flag *p9_wire_flag(const char *name, size_t n);
+/* The flag of a set that has exactly this value, or, with `bit`, the first single bit that the value holds; or NULL. */
+const struct p9_flag *p9_wire_flag_of(const char *set, uint64_t value, bool bit);
+/* A number of a field, whose `wire` is one of u8 to u64. */
+uint64_t p9_wire_number(uint8_t wire, const void *field);
 
 /* A time to set. */
 struct p9_time {

@@ -10,6 +10,8 @@
 #include "engine/engine.h"
 #include "wire/cursor.h"
 
+#define LARGE (64u * 1024)
+#define PEEK 4096u
 #define AGAIN 2 /* a frame was dealt with that nobody waits for */
 
 int p9_engine_fail(struct p9_engine *e, int ecode, const char *text)
@@ -71,7 +73,10 @@ unsigned p9_engine_in(struct p9_engine *e, struct p9_engine_iov v[2])
 		e->in_pos = 0;
 	}
 	if (e->in_len < P9_ENGINE_IN) {
-		v[n++] = (struct p9_engine_iov){ e->in + e->in_len, P9_ENGINE_IN - e->in_len };
+		size_t room = P9_ENGINE_IN - e->in_len;
+		/* behind a large payload there is often another, which would be copied from here once more */
+		bool little = n > 0 && v[0].len >= LARGE && room > PEEK;
+		v[n++] = (struct p9_engine_iov){ e->in + e->in_len, little ? PEEK : room };
 	}
 	return n;
 }

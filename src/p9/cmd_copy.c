@@ -252,6 +252,7 @@ static void prepare(struct job *j)
 {
 	struct p9_copy *c = &j->copy;
 	uint32_t most = p9_client_iosize(c->client, 0);
+	most = most > P9_MSIZE_MIN ? most & ~(P9_MSIZE_MIN - 1) : most; /* whole pages */
 	c->chunk = most < P9_COPY_CHUNK ? most : P9_COPY_CHUNK;
 	c->tree = (struct p9_tree){ .cli = c->cli, .client = c->client, .ops = &p9_copy_ops, .arg = c };
 	c->tree.maxjobs = c->cli->depth;

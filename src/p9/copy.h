@@ -10,7 +10,7 @@
 #include "p9/tree.h"
 
 enum {
-	P9_COPY_CHUNK = 512 * 1024,	 /* bytes of one request */
+	P9_COPY_CHUNK = 1024 * 1024,	 /* bytes of one request */
 	P9_COPY_BYTES = 8 * 1024 * 1024, /* of buffers, for all files together */
 	P9_COPY_BUFFERS = 16		 /* buffers of P9_COPY_CHUNK that are kept */
 };
@@ -47,6 +47,8 @@ struct p9_pipe {
 	uint64_t differs;   /* compare: the first byte, UINT64_MAX for none */
 	struct p9_chunk *first, *last;
 	unsigned count;
+	uint64_t begun, rtt;	  /* ns: when the first chunk was sent; the shortest time of any */
+	uint64_t through, window; /* bytes of whole chunks; bytes that may be under way */
 	int error;
 	bool at_dst; /* where the error was */
 };

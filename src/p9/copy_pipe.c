@@ -6,7 +6,9 @@
  * the file, so that what has come of an interrupted copy has no gaps, and so that it can be a pipe or a terminal; on a
  * server each is written as soon as it was read. A reply shorter than asked is asked again for its rest, unless it ends
  * where the file is known to end; an empty one is the end of the file.
- * All files together have P9_COPY_BYTES of buffers, so that a copy takes some megabytes whatever it copies.
+ * All files together have P9_COPY_BYTES of buffers, so that a copy takes some megabytes whatever it copies. One file
+ * takes no more than keeps its link busy: twice what comes in the shortest time that a chunk took. While that is what
+ * holds it up it doubles; over a fast link it stays so small that the bytes are still in a cache when they are written.
  * Must stay true: a buffer is used again only when its request was answered; a callback sends one request at most.
  */
 #include <errno.h>
@@ -16,6 +18,7 @@
 #include "base/hosterr.h"
 #include "p9/copy.h"
 
+#define WINDOW_MIN 3 /* chunks */
 #define PAGE 4096u
 #define HOLE_MIN 16384u /* a smaller one is not worth a request of its own */
 
@@ -31,6 +34,7 @@ struct p9_chunk {
 	uint32_t run;	    /* end of what is being written */
 	uint32_t got, done; /* read from the source; written to the copy, or read from it */
 	enum stage stage;
+	uint64_t sent;
 };
 
 /* ---- buffers ---- */
@@ -128,6 +132,25 @@ static int read_whole(int fd, uint8_t *p, uint32_t n, uint64_t offset)
 		got += k < 0 ? 0 : (uint32_t)k;
 	}
 	return (int)got;
+}
+
+/* ---- the window ---- */
+static uint64_t now(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* A chunk is through: what does it tell? */
+static void find_window(struct p9_pipe *p, const struct p9_chunk *k)
+{
+	uint64_t t = now(), took = t - k->sent, least = (uint64_t)WINDOW_MIN * p->node->copy->chunk;
+	p->rtt = took < p->rtt || !p->rtt ? took : p->rtt;
+	p->through += k->got;
+	double rate = (double)p->through / (double)(t > p->begun ? t - p->begun : 1);
+	double bytes = 2 * rate * (double)p->rtt;
+	p->window = bytes < (double)least ? least : bytes > P9_COPY_BYTES ? P9_COPY_BYTES : (uint64_t)bytes;
 }
 
 /* ---- the life of a chunk ---- */
@@ -293,6 +316,7 @@ static void deliver(struct p9_pipe *p)
 	while (p->first && p->first->stage == READY) {
 		struct p9_chunk *k = p->first;
 		deliver_one(k);
+		find_window(p, k);
 		p->first = k->next;
 		p->last = p->first ? p->last : NULL;
 		p->count--;
@@ -472,6 +496,8 @@ static bool begin_chunk(struct p9_pipe *p)
 	}
 	k->offset = p->next;
 	k->len = len;
+	k->sent = now();
+	p->begun = p->begun ? p->begun : k->sent;
 	p->next += len;
 	if (c->from_here) {
 		read_here(k);
@@ -484,8 +510,10 @@ static bool begin_chunk(struct p9_pipe *p)
 void p9_pipe_pump(struct p9_pipe *p)
 {
 	struct p9_copy *c = p->node->copy;
+	p->window = p->window ? p->window : (uint64_t)WINDOW_MIN * c->chunk;
 	while (!p->error && !p->stopped && !p->ended && p->differs == UINT64_MAX && p9_tree_room(&c->tree) &&
-	       (p->count == 0 || c->bytes < P9_COPY_BYTES) && begin_chunk(p)) {
+	       (p->count == 0 || (c->bytes < P9_COPY_BYTES && (uint64_t)p->count * c->chunk < p->window)) &&
+	       begin_chunk(p)) {
 	}
 	settle(p);
 }

@@ -132,7 +132,7 @@ static void print_help(FILE *f)
 		"  -a ANAME  which of its trees; default: the server's own choice\n"
 		"  -u UID    act as this user, name or number; default: the caller\n"
 		"  -m MSIZE  largest message to agree on; default: 1M\n"
-		"  -q DEPTH  requests that may be under way at once; default: 64\n"
+		"  -q DEPTH  requests that may be under way at once; default: 64 (also --depth)\n"
 		"  --help, --version\n\ncommands (p9 help COMMAND says more):\n",
 		addr);
 	for (size_t i = 0; i < P9_COUNT(commands); i++) {

@@ -74,11 +74,10 @@ static bool constant(const struct talk_text *name, uint64_t *value)
 			return true;
 		}
 	}
-	for (unsigned i = 0; i < p9_wire_nflags; i++) {
-		if (p9_talk_is(name, p9_wire_flags[i].name)) {
-			*value = p9_wire_flags[i].value;
-			return true;
-		}
+	const struct p9_flag *f = p9_wire_flag(name->s, name->len);
+	if (f) {
+		*value = f->value;
+		return true;
 	}
 	int type = p9_wire_type(name->s, name->len);
 	*value = type >= 0 ? (uint64_t)type : p9_error_number(name->s, (unsigned)name->len);

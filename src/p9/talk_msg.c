@@ -226,20 +226,6 @@ static struct talk_val text(const void *s, size_t n)
 	return (struct talk_val){ .kind = VAL_STR, .text = { s ? s : "", n } };
 }
 
-static uint64_t load(uint8_t wire, const void *v)
-{
-	switch (wire) {
-	case P9_WIRE_u8:
-		return *(const uint8_t *)v;
-	case P9_WIRE_u16:
-		return *(const uint16_t *)v;
-	case P9_WIRE_u32:
-		return *(const uint32_t *)v;
-	default:
-		return *(const uint64_t *)v;
-	}
-}
-
 static struct talk_val list(struct talk_vars *vs, uint64_t n)
 {
 	struct talk_val v = { .kind = VAL_LIST, .num = n, .v = p9_talk_alloc(&vs->tmp, (n + 1) * sizeof(*v.v)) };
@@ -345,7 +331,7 @@ static struct talk_val came(struct talk_vars *vs, const struct talk_field *f, co
 	case P9_WIRE_strs:
 		return strs_value(vs, p, &f->sub);
 	default:
-		return number(load(f->desc->kind->wire, p));
+		return number(p9_wire_number(f->desc->kind->wire, p));
 	}
 }
 

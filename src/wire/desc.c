@@ -25,31 +25,71 @@ const struct p9_flag p9_wire_flags[] = {
 };
 const unsigned p9_wire_nflags = COUNT(p9_wire_flags);
 
+const struct p9_flag *p9_wire_flag(const char *name, size_t n)
+{
+	for (unsigned i = 0; i < COUNT(p9_wire_flags); i++) {
+		if (p9_cstr_is(p9_wire_flags[i].name, name, n)) {
+			return &p9_wire_flags[i];
+		}
+	}
+	return NULL;
+}
+
+const struct p9_flag *p9_wire_flag_of(const char *set, uint64_t value, bool bit)
+{
+	size_t n = p9_cstr_len(set);
+	for (unsigned i = 0; i < COUNT(p9_wire_flags); i++) {
+		const struct p9_flag *f = &p9_wire_flags[i];
+		bool single = f->value && (f->value & (f->value - 1)) == 0;
+		bool hit = bit ? single && (value & f->value) : value == f->value;
+		if (hit && p9_cstr_is(f->set, set, n)) {
+			return f;
+		}
+	}
+	return NULL;
+}
+
+uint64_t p9_wire_number(uint8_t wire, const void *field)
+{
+	switch (wire) {
+	case P9_WIRE_u8:
+		return *(const uint8_t *)field;
+	case P9_WIRE_u16:
+		return *(const uint16_t *)field;
+	case P9_WIRE_u32:
+		return *(const uint32_t *)field;
+	default:
+		return *(const uint64_t *)field;
+	}
+}
+
 enum { EFFECT_pure = 0, EFFECT_changes = 1, BODY = offsetof(struct p9_msg, tversion) };
 
 /* One static table per message, in the scope of its case, where `self` names the message's struct. */
 const struct p9_desc *p9_wire_desc(unsigned type)
 {
 	switch (type) {
-#define TMSG(lo, num, st, ord, eff, doc)                                                                        \
-	case num: {                                                                                             \
-		typedef struct p9_t##lo self;                                                                   \
-		enum { NUM = num, STATE = P9_STATE_##st, ORDER = P9_ORDER_##ord, CHANGES = EFFECT_##eff };      \
-		static const char text[] = "T" #lo;                                                             \
+#define TMSG(lo, num, st, ord, eff, doc) \
+	case num: { \
+		typedef struct p9_t##lo self; \
+		enum { NUM = num, STATE = P9_STATE_##st, ORDER = P9_ORDER_##ord, CHANGES = EFFECT_##eff }; \
+		static const char text[] = "T" #lo; \
 		static const struct p9_field fields[] = {
-#define RMSG(lo, num, doc)                                                                                      \
-	case num: {                                                                                             \
-		typedef struct p9_r##lo self;                                                                   \
-		enum { NUM = num, STATE = P9_STATE_any, ORDER = P9_ORDER_none, CHANGES = 0 };                   \
-		static const char text[] = "R" #lo;                                                             \
+#define RMSG(lo, num, doc) \
+	case num: { \
+		typedef struct p9_r##lo self; \
+		enum { NUM = num, STATE = P9_STATE_any, ORDER = P9_ORDER_none, CHANGES = 0 }; \
+		static const char text[] = "R" #lo; \
 		static const struct p9_field fields[] = {
 #define FIELD(k, f, doc) { #f, &kinds[K_##k], (uint16_t)(BODY + offsetof(self, f)) },
-#define END(dir, lo)                                                                                            \
-			{ NULL, NULL, (uint16_t)sizeof(self) }                                                  \
-		};                                                                                              \
-		static const struct p9_desc desc = { text, fields, NUM, COUNT(fields) - 1, STATE, ORDER,        \
-						     CHANGES };                                                 \
-		return &desc;                                                                                   \
+#define END(dir, lo) \
+	{ \
+		NULL, NULL, (uint16_t)sizeof(self) \
+	} \
+	} \
+	; \
+	static const struct p9_desc desc = { text, fields, NUM, COUNT(fields) - 1, STATE, ORDER, CHANGES }; \
+	return &desc; \
 	}
 #include "9p2000L.def"
 	default:

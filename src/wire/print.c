@@ -65,23 +65,17 @@ static void put_escaped(struct text *t, const char *s, size_t n)
 /* Exact value by name, else bits by name, else hex. */
 static void put_flags(struct text *t, const char *set, uint64_t v)
 {
-	for (unsigned i = 0; i < p9_wire_nflags; i++) {
-		const struct p9_flag *f = &p9_wire_flags[i];
-		if (f->value == v && p9_cstr_is(f->set, set, p9_cstr_len(set))) {
-			put_text(t, f->name);
-			return;
-		}
-	}
+	const struct p9_flag *f = p9_wire_flag_of(set, v, false);
 	const char *sep = "";
-	for (unsigned i = 0; i < p9_wire_nflags; i++) {
-		const struct p9_flag *f = &p9_wire_flags[i];
-		bool one_bit = f->value && (f->value & (f->value - 1)) == 0;
-		if (one_bit && (v & f->value) && p9_cstr_is(f->set, set, p9_cstr_len(set))) {
-			put_text(t, sep);
-			put_text(t, f->name);
-			v &= ~f->value;
-			sep = "|";
-		}
+	if (f) {
+		put_text(t, f->name);
+		return;
+	}
+	while ((f = p9_wire_flag_of(set, v, true))) {
+		put_text(t, sep);
+		put_text(t, f->name);
+		v &= ~f->value;
+		sep = "|";
 	}
 	if (v || !*sep) {
 		put_text(t, sep);
@@ -133,20 +127,6 @@ static void put_errno(struct text *t, uint32_t v)
 		put_text(t, p9_error_name(v));
 	} else {
 		put_number(t, v, 10);
-	}
-}
-
-static uint64_t load_int(uint8_t wire, const void *v)
-{
-	switch (wire) {
-	case P9_WIRE_u8:
-		return *(const uint8_t *)v;
-	case P9_WIRE_u16:
-		return *(const uint16_t *)v;
-	case P9_WIRE_u32:
-		return *(const uint32_t *)v;
-	default:
-		return *(const uint64_t *)v;
 	}
 }
 
@@ -209,7 +189,7 @@ static void put_value(struct text *t, const struct p9_kind *k, const void *v)
 		(k->print == P9_PRINT_dirents ? put_dirents : put_payload)(t, v);
 		break;
 	default:
-		put_int(t, k, load_int(k->wire, v));
+		put_int(t, k, p9_wire_number(k->wire, v));
 		break;
 	}
 }

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""lock: one at a time, waiting, giving up, and what becomes of the command."""
+import os
+import signal
+import subprocess
+import time
+
+import common
+from common import check, equal, fresh, lines, p9, shared, spawn, suite, until, write
+from peers import Relay
+
+
+def held(path):
+    """Whether somebody has the lock."""
+    return p9("lock", "-n", path, "true", code=None)[1] != b""
+
+
+def holder(path, *options, address=common.ADDRESS, seconds=20):
+    p = spawn("lock", *options, path, "sh", "-c", f"echo in; exec sleep {seconds}", address=address, start_new_session=True)
+    equal(p.stdout.readline(), b"in\n")
+    return p
+
+
+def end(p):
+    os.killpg(p.pid, signal.SIGTERM)
+    p.communicate(timeout=20)
+
+
+@suite.test
+def lock_runs_a_command():
+    remote, local = shared()
+    equal(p9("lock", f"{remote}/l", "echo", "x", "--help")[0], b"x --help\n")
+    check(os.path.exists(f"{local}/l"))
+    p9("lock", f"{remote}/l", "sh", "-c", "exit 7", code=7)
+    p9("lock", f"{remote}/l", "sh", "-c", "kill -9 $$", code=137)
+    p9("lock", f"{remote}/l", "/nowhere/command", code=127)
+    p9("lock", f"{remote}/l", "/etc/passwd", code=126)
+    p9("lock", f"{remote}/no/dir", "true", code=1)
+    p9("lock", f"{remote}/l", code=2)
+    p9("lock", "--range", "x", f"{remote}/l", "true", code=2)
+
+
+@suite.test
+def lock_keeps_others_out():
+    remote, _ = shared()
+    path = f"{remote}/l"
+    p = holder(path)
+    _, err = p9("lock", "-n", path, "true", code=1)
+    check(b"locked by" in err, err)
+    begin = time.monotonic()
+    p9("lock", "-w", "0.5", path, "true", code=1)
+    check(time.monotonic() - begin >= 0.5)
+    p9("lock", "-n", "-s", path, "true", code=1)
+    end(p)
+    p9("lock", "-n", path, "true")
+
+
+@suite.test
+def lock_waits_its_turn():
+    remote, local = shared()
+    path = f"{remote}/l"
+    p = holder(path)
+    waiting = spawn("lock", path, "sh", "-c", f"echo got > {local}/got")
+    time.sleep(0.3)
+    check(not os.path.exists(f"{local}/got"))
+    end(p)
+    equal(waiting.wait(20), 0)
+    check(os.path.exists(f"{local}/got"))
+
+
+@suite.test
+def lock_shared_and_ranges():
+    remote, _ = shared()
+    path = f"{remote}/l"
+    p = holder(path, "-s") if os.path.exists(common.SHARE + path) else None
+    if p is None:
+        p9("touch", path)
+        p = holder(path, "-s")
+    p9("lock", "-n", "-s", path, "true")
+    p9("lock", "-n", "-x", path, "true", code=1)
+    end(p)
+    p = holder(path, "--range", "100:50")
+    p9("lock", "-n", "--range", "0:100", path, "true")
+    p9("lock", "-n", "--range", "150", path, "true")
+    p9("lock", "-n", "--range", "149:1", path, "true", code=1)
+    p9("lock", "-n", path, "true", code=1)
+    end(p)
+
+
+@suite.test
+def lock_interrupted_while_it_waits():
+    remote, _ = shared()
+    path = f"{remote}/l"
+    p = holder(path)
+    waiting = spawn("lock", path, "touch", common.SHARE + remote + "/never")
+    time.sleep(0.3)
+    waiting.send_signal(signal.SIGINT)
+    equal(waiting.wait(5), 1)
+    check(b"EINTR" in waiting.stderr.read())
+    end(p)
+    p9("lock", "-n", path, "true")
+    check(not os.path.exists(common.SHARE + remote + "/never"))
+
+
+@suite.test
+def lock_passes_sigterm_on():
+    remote, _ = shared()
+    p = spawn("lock", f"{remote}/l", "sh", "-c", "trap 'echo told; exit 9' TERM; echo in; while :; do sleep 0.05; done")
+    equal(p.stdout.readline(), b"in\n")
+    p.send_signal(signal.SIGTERM)
+    equal(p.stdout.readline(), b"told\n")
+    equal(p.wait(10), 9)
+
+
+@suite.test
+def lock_lost_with_the_link():
+    """The command is told by SIGTERM, the user by a line."""
+    remote, _ = shared()
+    where = os.path.join(fresh("r"), "s")
+    between = Relay(where, common.SOCKET)
+    p = spawn("lock", f"{remote}/l", "sh", "-c", "trap 'echo told; exit 0' TERM; echo in; while :; do sleep 0.05; done",
+              address=f"unix:{where}")
+    equal(p.stdout.readline(), b"in\n")
+    between.close()
+    out, err = p.communicate(timeout=20)
+    equal((out, p.returncode), (b"told\n", 1))
+    check(len(lines(err)) == 1 and b"lost" in err, err)
+    until(lambda: not held(f"{remote}/l"), 10, "the lock is still held")
