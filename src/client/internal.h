@@ -17,6 +17,7 @@ struct p9_client {
 	int out_flags; /* of a descriptor that is no socket, to be put back; -1 for none */
 	int timeout_ms;
 	uint32_t root;
+	uint32_t msize;	      /* the session's, for as long as the handle is connected */
 	unsigned npatient;    /* requests in flight whose waiting does not count as the server's silence */
 	uint64_t heard;	      /* ms: when bytes last came, or something began to be waited for */
 	pthread_mutex_t lock; /* recursive; taken only when there is a thread */
