@@ -33,7 +33,8 @@ import json, sys
 print(next(o["value"] for o in json.load(sys.stdin) if o["name"] == "prefix"))')
 
 check "make install DESTDIR=" make --no-print-directory install BUILD="$build" DESTDIR="$dest"
-for file in wire.9t hostile.9t conformance.md p9d p9 p9d.8 p9.1 p9d.service p9d.socket codec.h messages.h error.h session.h vfs.h engine.h libp9core.a p9core.pc; do
+for file in wire.9t hostile.9t conformance.md p9d p9 p9d.8 p9.1 p9d.service p9d.socket codec.h messages.h error.h session.h vfs.h engine.h libp9core.a p9core.pc \
+	client.h fs.h libp9.a p9.pc libp9.3 p9_client.3 p9_fs.3; do
 	check "$file is installed" one "$file"
 done
 check "bash completion is installed" [ -f "$dest$prefix/share/bash-completion/completions/p9" ]
@@ -76,6 +77,8 @@ check "p9d on a socket that is passed to it" activated
 for header in "$dest$prefix"/include/p9/*.h; do
 	check "<p9/${header##*/}> alone" gcc -std=c11 -Wall -Wextra -Wpedantic -Werror -fsyntax-only \
 		-I"$dest$prefix/include" -x c - <<<"#include <p9/${header##*/}>"
+	check "<p9/${header##*/}> in C++" g++ -std=c++17 -Wall -Wextra -Werror -fsyntax-only \
+		-I"$dest$prefix/include" -x c++ - <<<"#include <p9/${header##*/}>"
 done
 # A program that is built from what was installed, and from nothing else.
 core() {
@@ -89,6 +92,70 @@ core() {
 	return $rc
 }
 check "doc/examples/vfs.c with p9core.pc" core
+# The same with libp9, from C and from C++, with the shared object and with the archive, and run against the installed p9d.
+libp9() {
+	local language=$1 how=$2 pc rc flags libs
+	pc=$(find "$dest" -name p9.pc)
+	flags=$(PKG_CONFIG_SYSROOT_DIR="$dest" PKG_CONFIG_PATH="${pc%/*}" pkg-config --cflags p9)
+	libs=$(PKG_CONFIG_SYSROOT_DIR="$dest" PKG_CONFIG_PATH="${pc%/*}" pkg-config --libs $how p9)
+	if [ "$how" = --static ]; then
+		libs=${libs/-lp9/-l:libp9.a}
+	fi
+	# shellcheck disable=SC2086 # flags are words
+	case $language in
+	c) gcc -std=c11 -Wall -Wextra -Werror doc/examples/tree.c -o "$dest.prog" $flags $libs || return 1 ;;
+	c++) g++ -std=c++17 -Wall -Wextra -Werror -x c++ - -x none -o "$dest.prog" $flags $libs <<'END' || return 1 ;;
+#include <p9/client.h>
+#include <p9/codec.h>
+#include <p9/error.h>
+#include <p9/fs.h>
+#include <cstdio>
+int main(int argc, char **argv)
+{
+	p9_client_opts o = {};
+	o.uid = 0;
+	p9_client *c = p9_client_new();
+	p9_rgetattr st;
+	bool fine = argc > 1 && p9_client_dial(c, argv[1], &o) >= 0 && p9_stat(c, "file", &st) >= 0 && st.size == 8;
+	if (fine) {
+		std::puts("file");
+	}
+	p9_client_free(c);
+	return fine ? 0 : 1;
+}
+END
+	esac
+	mkdir "$dest.share" && echo content >"$dest.share/file"
+	"$(find "$dest" -name p9d -type f)" -l "unix:$dest.sock" "$dest.share" 2>/dev/null &
+	local server=$!
+	for _ in $(seq 100); do [ -S "$dest.sock" ] && break || sleep 0.1; done
+	LD_LIBRARY_PATH=$(dirname "$(find "$dest" -name libp9.so.0)") "$dest.prog" "unix:$dest.sock" | grep -q file
+	rc=$?
+	kill $server && wait $server
+	case $how in
+	--static) ! ldd "$dest.prog" | grep -q libp9 || rc=1 ;;
+	*) ldd "$dest.prog" | grep -q 'libp9\.so\.0' || rc=1 ;;
+	esac
+	rm -rf -- "$dest.prog" "$dest.share" "$dest.sock"
+	return $rc
+}
+for language in c c++; do
+	check "$language with libp9.so" libp9 $language ""
+	check "$language with libp9.a" libp9 $language --static
+done
+# What the shared object exports is what its headers declare, and nothing else.
+exports() {
+	nm -D --defined-only "$(find "$dest" -name 'libp9.so.0*' -type f)" | awk '$2 != "A" { sub("@.*", "", $3); print $3 }' |
+		sort >"$dest.have"
+	(cd "$dest$prefix/include/p9" && python3 "$OLDPWD/tools/exports.py" list error.h codec.h client.h fs.h) |
+		LC_ALL=C sort >"$dest.want"
+	LC_ALL=C sort -o "$dest.have" "$dest.have"
+	diff "$dest.want" "$dest.have"
+	local rc=$?
+	rm -f "$dest.want" "$dest.have"
+	return $rc
+}
+check "libp9.so exports what the headers declare" exports
 check "make uninstall" make --no-print-directory uninstall BUILD="$build" DESTDIR="$dest"
 nothing_left() {
 	local left

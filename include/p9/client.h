@@ -171,7 +171,7 @@ struct p9_xfer;
 struct p9_window { /* how many requests are kept in flight; finds itself */
 	unsigned now, max, best_at, skip, left, calm;
 	uint64_t best, bytes, since_us;
-	bool growing;
+	bool growing, settled;
 };
 struct p9_piece { /* one request of a transfer */
 	struct p9_call call;

@@ -171,7 +171,7 @@ int p9_client_setattr(struct p9_client *c, const struct p9_tsetattr *set)
 
 int p9_client_read(struct p9_client *c, uint32_t fid, uint64_t offset, void *buf, uint32_t n)
 {
-	uint32_t most = c->engine.msize - P9_IOHDRSZ;
+	uint32_t most = c->msize - P9_IOHDRSZ;
 	struct p9_msg r,
 		t = { .type = P9_Tread, .tread = { .fid = fid, .offset = offset, .count = n < most ? n : most } };
 	int rc = p9_client_call(c, &t, buf, &r);
@@ -180,7 +180,7 @@ int p9_client_read(struct p9_client *c, uint32_t fid, uint64_t offset, void *buf
 
 int p9_client_write(struct p9_client *c, uint32_t fid, uint64_t offset, const void *buf, uint32_t n)
 {
-	uint32_t most = c->engine.msize - P9_IOHDRSZ;
+	uint32_t most = c->msize - P9_IOHDRSZ;
 	struct p9_msg r, t = { .type = P9_Twrite,
 			       .twrite = { .fid = fid, .offset = offset, .data = { n < most ? n : most, buf } } };
 	int rc = p9_client_call(c, &t, NULL, &r);
@@ -189,7 +189,7 @@ int p9_client_write(struct p9_client *c, uint32_t fid, uint64_t offset, const vo
 
 int p9_client_readdir(struct p9_client *c, uint32_t fid, uint64_t offset, void *buf, uint32_t n)
 {
-	uint32_t most = c->engine.msize - P9_IOHDRSZ;
+	uint32_t most = c->msize - P9_IOHDRSZ;
 	struct p9_msg r,
 		t = { .type = P9_Treaddir, .treaddir = { .fid = fid, .offset = offset, .count = n < most ? n : most } };
 	int rc = p9_client_call(c, &t, buf, &r);

@@ -87,12 +87,12 @@ uint32_t p9_client_root(const struct p9_client *c)
 }
 uint32_t p9_client_msize(const struct p9_client *c)
 {
-	return c->engine.msize;
+	return c->msize;
 }
 
 uint32_t p9_client_iosize(const struct p9_client *c, uint32_t iounit)
 {
-	uint32_t most = c->engine.msize - P9_IOHDRSZ;
+	uint32_t most = c->msize - P9_IOHDRSZ;
 	return iounit >= P9_MSIZE_MIN && iounit < most ? iounit : most; /* an iounit that makes no sense is no hint */
 }
 
@@ -168,6 +168,7 @@ int p9_client_start(struct p9_client *c, int in, int out, bool own, const struct
 	c->timeout_ms = o->timeout_ms && o->timeout_ms < HANDSHAKE_MS ? o->timeout_ms : HANDSHAKE_MS;
 	struct p9_msg t = { .type = P9_Tversion, .tversion = { .msize = c->engine.msize, .version = str("9P2000.L") } };
 	rc = p9_client_call(c, &t, NULL, NULL);
+	c->msize = c->engine.msize;
 	if (rc >= 0 && o->reconnect_ms && c->dialled) {
 		c->recover = p9_recover_new(c, c->dialled, o);
 		rc = c->recover ? 0 : p9_client_set_error(c, P9_ENOMEM);

@@ -18,6 +18,7 @@ struct p9_client {
 	int timeout_ms;
 	uint32_t root;
 	struct p9_qid root_qid;
+	uint32_t msize;	      /* the session's, for as long as the handle is connected */
 	unsigned npatient;    /* requests in flight whose waiting does not count as the server's silence */
 	uint64_t heard;	      /* ms: when bytes last came, or something began to be waited for */
 	pthread_mutex_t lock; /* recursive; taken only when there is a thread */

@@ -51,7 +51,7 @@ static bool more_elements(const char *p)
 /* Fills a Twalk with names from *p on. */
 static int take_names(struct p9_client *c, struct p9_strs *names, const char **p)
 {
-	size_t room = c->engine.msize - 64;
+	size_t room = c->msize - 64;
 	names->n = 0;
 	for (;;) {
 		const char *before = *p;

@@ -4,8 +4,8 @@
  * Time goes in rounds. A round lets twice as many answers come as there are requests in flight: the first half still
  * shows the number before, the second is measured. While a round is faster than the best by an eighth or more, the
  * number doubles. When it is not, the number goes back to a quarter above where the best was reached, and stays. Every
- * 16 rounds one with the double number asks whether the link has got longer or faster; the best fades a little with each
- * round, so that a link that got slower does not hold the number to a rate it has no more.
+ * 16 rounds one with the double number asks whether the link has got longer or faster; in between the best follows
+ * what is measured, so that a link that got slower does not hold the number to a rate it has no more.
  * Called by xfer.c. Must stay true: 1 <= now <= max; nothing is read from a clock here.
  */
 #include "client/window.h"
@@ -41,16 +41,18 @@ static void judge(struct p9_window *w, uint64_t us)
 		w->growing = w->now < w->max;
 		w->now = within(w, w->now * 2);
 		w->calm = 0;
+		w->settled = false;
 	} else if (w->growing) {
 		w->growing = false;
-		w->now = within(w, w->best_at + (w->best_at + 3) / 4);
+		w->now = w->settled ? w->best_at : within(w, w->best_at + (w->best_at + 3) / 4);
+		w->best_at = w->now;
+		w->settled = true; /* so that one who only asks comes back to the same number */
 		w->calm = 0;
 	} else if (++w->calm >= CALM_ROUNDS && w->now < w->max) {
-		w->best_at = w->now;
 		w->growing = true;
 		w->now = within(w, w->now * 2);
 	} else {
-		w->best -= w->best / 64;
+		w->best = (7 * w->best + rate) / 8;
 	}
 }
 

@@ -219,6 +219,9 @@ static void names(void **state)
 		     *o = open_file("over", P9_O_RDONLY), *n;
 	ok(c, p9_create(c, "made", P9_O_RDWR | P9_O_EXCL | P9_O_TRUNC, 0600, &n));
 	assert_int_equal(p9_write(n, "made", 4), 4);
+	put_host("cut", "what was there", 14);
+	struct p9_fh *k = open_file("cut", P9_O_RDWR | P9_O_TRUNC);
+	assert_int_equal(p9_write(k, "kept", 4), 4);
 	ok(c, p9_rename(c, "d/e/f", "d/e/g"));
 	ok(c, p9_rename(c, "d/e", "x"));
 	ok(c, p9_rename(c, "x/g", "over"));
@@ -234,6 +237,8 @@ static void names(void **state)
 	ok(c, p9_close(g));
 	ok(c, p9_close(o));
 	ok(c, p9_close(n));
+	assert_int_equal(p9_pread(k, buf, 8, 0), 4); /* it was cut once, not again */
+	ok(c, p9_close(k));
 }
 
 /* More than 16 names, and 4 KiB messages that hold only some of them. */
