@@ -409,7 +409,8 @@ static int drain_queue(struct p9_vhost *v, struct p9_vqueue *q)
 	}
 	for (unsigned i = 0; q->running && !q->ring.why && !l->broken && !l->user->full(l); i++) {
 		uint64_t one = 1;
-		if (i == TURN) { /* go on after the others: kicked by ourselves; when that is full we are kicked anyway */
+		if (i ==
+		    TURN) { /* go on after the others: kicked by ourselves; when that is full we are kicked anyway */
 			return q->kick.fd >= 0 && write(q->kick.fd, &one, sizeof(one)) < 0 ? 0 : 0;
 		}
 		int rc = next_message(q, &f);
