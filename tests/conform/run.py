@@ -400,7 +400,7 @@ def twice(f, _):
 
 
 def swallow_append(f):
-    """Tlopen and Tlcreate without O_APPEND."""
+    """Tlopen without O_APPEND."""
     if f[4] == NUMBER["Tlopen"]:
         return f[:11] + struct.pack("<I", struct.unpack_from("<I", f, 11)[0] & ~0o2000)
     return f
@@ -480,7 +480,7 @@ BROKEN = {
     "locks are never told": (None, poke("Rgetlock", 7, b"\2"), "lock-0*", ["lock-020", "lock-021"]),
     "listings lack an entry": (None, drop_entry, "readdir-00*", ["readdir-001"]),
     "listings repeat an entry": (None, same_cookie, "readdir-00*", ["readdir-002", "readdir-004"]),
-    "O_APPEND is forgotten": (swallow_append, None, "open-0*", []),
+    "O_APPEND is forgotten": (swallow_append, None, "open-00*", ["open-009"]),
     "O_TRUNC is forgotten": (swallow_trunc, None, "open-00*", ["open-008"]),
     "msize is above what was asked": (None, on("Rversion", lambda f, t: f[:7] + struct.pack("<I", 1 << 20) + f[11:]),
                                       "session-00[1-4]", ["session-002", "session-003", "session-004"]),
@@ -514,8 +514,7 @@ def broken_test(name, request, reply, only, must_fail):
 
 
 for broken_name, broken_case in BROKEN.items():
-    if broken_case[3]:
-        broken_test(broken_name, *broken_case)
+    broken_test(broken_name, *broken_case)
 
 
 @suite.test
