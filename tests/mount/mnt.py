@@ -72,11 +72,21 @@ class Process:
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
+            where = self.where_it_is()
             self.process.kill()
-            raise AssertionError(f"{self.log}: it does not end within {seconds} s: {self.output()[-1500:]}") from None
+            raise AssertionError(f"{self.log}: it does not end within {seconds} s; {where}: "
+                                 f"{self.output()[-1500:]}") from None
         said = report(self.output())
         check(not said, said)
         check(codes is None or code in codes, f"exit code {code}: {self.output()[-1500:]}")
+
+    def where_it_is(self):
+        """For a process that hangs: in which call of the kernel."""
+        text = ""
+        for name in ("wchan", "syscall", "stack"):
+            with contextlib.suppress(OSError), open(f"/proc/{self.pid}/{name}", encoding="ascii") as f:
+                text += f"{name} {f.read().strip()} "
+        return text
 
     def kill(self):
         with contextlib.suppress(ProcessLookupError):
@@ -126,6 +136,17 @@ def mounted(path):
     return None
 
 
+def elsewhere(path):
+    """Processes in whose mount namespaces something is still mounted at path: a program that has taken a namespace of
+    its own while the mount was there keeps it alive."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/mounts", encoding="utf-8", errors="replace") as f:
+            if any(line.split()[1] == path for line in f):
+                found.append(int(pid))
+    return found
+
+
 class Mount(Process):
     """p9 mount of a server, at self.dir."""
 
@@ -144,6 +165,10 @@ class Mount(Process):
 
     def umount(self):
         run(program("p9"), "umount", self.dir, timeout=20)
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            until(lambda: not elsewhere(self.dir), 60, f"still mounted for {elsewhere(self.dir)}")
         self.end()
 
     def drop(self):

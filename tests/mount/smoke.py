@@ -460,7 +460,7 @@ def locks_of_two_programs_conflict(m, export):
         equal(b("lock", EX + NB, 10, 10), "ok")
         equal(b("lock", SH + NB, 1, 9), "EAGAIN")
         with open(p, "rb") as f:
-            ask = fcntl.fcntl(f, fcntl.F_GETLK, struct_flock(fcntl.F_RDLCK, 0, 0))
+            ask = fcntl.fcntl(f, fcntl.F_GETLK, struct_flock(fcntl.F_RDLCK, 0, 5))
             kind, start, length, pid = unpack_flock(ask)
             equal((kind, start, length), (fcntl.F_WRLCK, 0, 10))
             equal(pid, a.process.pid)
