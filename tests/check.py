@@ -93,6 +93,7 @@ STEPS = [
     Step("conform", ["tests/conform/run.py", "--build", "build"], ("build",), "lines", 1, 500),
     Step("fault", ["tests/fault/run.py", "--build", "build"], ("build",), "lines", 1, 400),
     Step("system", ["tests/system/run.py", *programs("build")], ("build",), "lines", 1, 400),
+    Step("guest-demo", ["tests/guest/demo.py", "--build", "build"], ("build",), "lines", 1, 900),
     Step("install", ["tools/install-test.sh", "build"], ("build",), "lines", 1, 200),
     Step("mount", mount("build"), ("build",), "lines", 1, 900),
     # -- the sanitizers, and clang

@@ -615,6 +615,25 @@ def size_of_the_driver():
     equal(out[2], "0", "static memory")
 
 
+@suite.test
+def what_the_README_shows_compiles():
+    """Its two pieces of C as one kernel: they and the driver need nothing but what it says."""
+    blocks = re.findall(r"```c\n(.*?)```", read(ROOT, "guest/README.md").decode(), re.S)
+    equal(len(blocks), 2)
+    source, out = (os.path.join(suite.directory, "readme" + end) for end in (".c", ".o"))
+    with open(source, "w", encoding="utf-8") as f:
+        f.write("\n".join(blocks))
+    paths = [f"-I{os.path.join(ROOT, p)}" for p in (".", "src", "include", "proto", f"{args.build}/include")]
+    run("gcc", "-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers", "-Os", "-ffreestanding", "-nostdlib",
+        "-mno-red-zone", "-mgeneral-regs-only", "-fno-stack-protector", "-fno-pie", *paths, "-c", source, "-o", out)
+    archive = os.path.join(GUEST, "libp9bare.a")
+    whole = os.path.join(suite.directory, "whole.o")
+    run("ld", "-r", out, "--whole-archive", archive, "-o", whole)
+    wanted = set(run("nm", "-u", "-P", whole)[0].decode().split()[::2])
+    other = {n for n in wanted if not n.startswith("kernel_")} - {"memcpy", "memmove", "memset", "memcmp", "memchr"}
+    equal(other, set())
+
+
 if not os.path.exists(PVH) or not os.path.exists(MULTIBOOT):
     print(f"demo: {PVH} is not there: it is built on x86-64 with gcc, without sanitizers")
     sys.exit(1)
