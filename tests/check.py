@@ -95,6 +95,7 @@ STEPS = [
     Step("fault", ["tests/fault/run.py", "--build", "build"], ("build",), "lines", 1, 400),
     Step("system", ["tests/system/run.py", *programs("build")], ("build",), "lines", 1, 400),
     Step("mount-smoke", ["tests/mount/smoke.py", "--build", "build"], ("build",), "lines", 1, 400),
+    Step("guest-demo", ["tests/guest/demo.py", "--build", "build"], ("build",), "lines", 1, 900),
     Step("install", ["tools/install-test.sh", "build"], ("build",), "lines", 1, 200),
     Step("mount", mount("build"), ("build",), "lines", 1, 1500),
     # -- the sanitizers, and clang

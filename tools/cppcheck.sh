@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# Runs cppcheck over what a build directory compiles from src/, bench/ and fuzz/. What it is told to keep quiet about,
+# Runs cppcheck over what a build directory compiles from src/, guest/, bench/ and fuzz/. What it is told to keep quiet about,
 # and why, stands in tools/cppcheck.txt; in the code: /* cppcheck-suppress id ; reason */.
 # usage: tools/cppcheck.sh [BUILD-DIRECTORY]
 set -eu
@@ -13,7 +13,7 @@ build=${1:-build}
 }
 mkdir -p "$build/cppcheck"
 log=$build/cppcheck/checked
-if cppcheck --project="$build/compile_commands.json" --file-filter='src/*' --file-filter='bench/*' \
+if cppcheck --project="$build/compile_commands.json" --file-filter='src/*' --file-filter='bench/*' --file-filter='guest/*' \
 	--file-filter='fuzz/*' --cppcheck-build-dir="$build/cppcheck" --suppressions-list=tools/cppcheck.txt \
 	--enable=warning,performance,portability --inline-suppr -j 2 --error-exitcode=1 \
 	--template='{file}:{line}: {severity}: {message} [{id}]' >"$log"; then

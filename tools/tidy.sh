@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
 # Runs clang-tidy (clang's analyzer and its bugprone checks, chosen in .clang-tidy) over what a build directory compiles
-# from src/ and bench/. A finding that is none: /* NOLINT(check): reason */ on the line.
+# from src/, guest/ and bench/. A finding that is none: /* NOLINT(check): reason */ on the line.
 # usage: tools/tidy.sh [BUILD-DIRECTORY]
 set -eu
 cd "$(dirname "$0")/.."
@@ -10,7 +10,7 @@ files=$(python3 -c '
 import json, os, sys
 build = sys.argv[1]
 paths = {os.path.relpath(os.path.join(e["directory"], e["file"])) for e in json.load(open(build + "/compile_commands.json"))}
-print("\n".join(sorted(p for p in paths if p.startswith(("src/", "bench/")))))' "$build")
+print("\n".join(sorted(p for p in paths if p.startswith(("src/", "guest/", "bench/")))))' "$build")
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # The options that clang does not know are gcc's; they are no finding.

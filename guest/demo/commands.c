@@ -6,7 +6,7 @@
 #include <string.h>
 #include "guest/demo/demo.h"
 
-enum { CHUNK = 256 * 1024, FILE_MODE = 0644, DIR_MODE = 0755, SHOWN = 1500 };
+enum { CHUNK = 256 * 1024, FILE_MODE = 0644, DIR_MODE = 0755, SHOWN = 1500, DT_DIR = 4 };
 
 static uint8_t chunk[CHUNK];
 
@@ -63,7 +63,8 @@ static int show_entry(void *arg, const struct p9_entry *e)
 		print_long(e->name.s, e->name.len, e->st);
 	} else {
 		demo_print_name(e->name.s, e->name.len);
-		demo_print(e->qid.type & P9_QTDIR ? "/\n" : "\n");
+		/* QEMU leaves the qid's type out of listings */
+		demo_print((e->qid.type & P9_QTDIR) || e->type == DT_DIR ? "/\n" : "\n");
 	}
 	return 0;
 }

@@ -14,12 +14,16 @@ void demo_trap(uint64_t vector, uint64_t error, uint64_t rip);
 enum {
 	PIC1 = 0x20,
 	PIC2 = 0xa0,
-	PIT2 = 0x42,
 	PIT0 = 0x40,
 	PIT_MODE = 0x43,
-	PIT_GATE = 0x61,
 	PIT_HZ = 1193182,
 	TICK_HZ = 100,
+	TICK_PATIENCE_MS = 500,
+	APIC_BASE_MSR = 0x1b,
+	APIC_ENABLED = 1 << 11,
+	APIC_SPURIOUS = 0xf0,
+	APIC_LINT0 = 0x350,
+	APIC_EXTINT = 0x700,
 	IRQ_TIMER = 0,
 	IRQ_CASCADE = 2,
 	IRQ_SERIAL = 4,
@@ -42,8 +46,8 @@ struct demo_boot demo_boot;
 static struct {
 	uint64_t next, end; /* free memory */
 	uint64_t first;
-	uint64_t hz, tsc0; /* of the time stamp counter */
-	bool ticks;	   /* the timer works, so hlt ends */
+	uint64_t hz, tsc0;   /* of the time stamp counter */
+	volatile bool ticks; /* the timer works, so hlt ends */
 	volatile uint32_t interrupts, seen;
 	struct p9_guest_dev *line[LINES][DEMO_DEVICES];
 } m;
@@ -215,6 +219,7 @@ static void interrupt(unsigned line)
 	for (unsigned i = 0; i < DEMO_DEVICES && m.line[line][i]; i++) {
 		m.interrupts += p9_guest_interrupt(m.line[line][i]);
 	}
+	m.ticks |= line == IRQ_TIMER;
 	if (line == IRQ_SERIAL) {
 		demo_console_wake();
 	}
@@ -281,32 +286,52 @@ static void pic_init(void)
 		out8(PIC2 + (i > 0), words[1][i]);
 	}
 	mask_lines(lines_open);
+	/* The PIC reaches the processor through the local APIC's first pin, where firmware left that closed. */
+	uint32_t low, high;
+	__asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(APIC_BASE_MSR));
+	if (low & APIC_ENABLED) {
+		uint64_t apic = (low & ~4095u) | (uint64_t)high << 32;
+		p9_platform_write(P9_SPACE_MEMORY, apic + APIC_SPURIOUS, 4, 0x1ff);
+		p9_platform_write(P9_SPACE_MEMORY, apic + APIC_LINT0, 4, APIC_EXTINT);
+	}
 }
 
 /* ---- time ---- */
 
-/* Measures the time stamp counter with the timer's second channel, 5 ms long; then lets the first one tick. Without a
- * timer the counter is taken for 1 GHz, and nobody sleeps. */
+/* What is left of the timer's count; all ones when there is no timer. */
+static uint16_t timer_left(void)
+{
+	out8(PIT_MODE, 0); /* latch */
+	uint16_t low = in8(PIT0);
+	return (uint16_t)(low | in8(PIT0) << 8);
+}
+
+/* Measures the time stamp counter while the timer counts 5 ms down; then lets it tick. Without a timer the counter is
+ * taken for 1 GHz, and nobody sleeps. (Its second channel would need port 0x61, which microvm has not.) */
 static void time_init(void)
 {
 	enum { COUNT = PIT_HZ / 200 };
-	out8(PIT_GATE, (uint8_t)((in8(PIT_GATE) & ~2u) | 1));
-	out8(PIT_MODE, 0xb0);
-	out8(PIT2, COUNT & 0xff);
-	out8(PIT2, COUNT >> 8);
+	out8(PIT_MODE, 0x30);
+	out8(PIT0, 0xff);
+	out8(PIT0, 0xff);
 	uint64_t begin = tsc(), now = begin;
-	unsigned looks = 0;
-	while (!(in8(PIT_GATE) & 0x20) && looks++ < 10000000 && now - begin < UINT64_C(1) << 31) {
+	uint16_t first = timer_left(), left = first;
+	while ((uint16_t)(first - left) < COUNT && now - begin < UINT64_C(1) << 30) {
+		left = timer_left();
 		now = tsc();
 	}
-	m.ticks = looks > 1 && (in8(PIT_GATE) & 0x20) && in8(PIT_GATE) != 0xff;
-	m.hz = m.ticks ? (now - begin) * 200 : 1000000000;
+	uint64_t counted = (uint16_t)(first - left);
+	bool counts = counted >= COUNT;
+	m.hz = counts ? (now - begin) * PIT_HZ / counted : 0;
 	m.hz = m.hz ? m.hz : 1000000000;
 	m.tsc0 = tsc();
-	if (m.ticks) {
-		out8(PIT_MODE, 0x34);
-		out8(PIT0, (PIT_HZ / TICK_HZ) & 0xff);
-		out8(PIT0, (PIT_HZ / TICK_HZ) >> 8);
+	out8(PIT_MODE, 0x34);
+	out8(PIT0, (PIT_HZ / TICK_HZ) & 0xff);
+	out8(PIT0, (PIT_HZ / TICK_HZ) >> 8);
+	/* Only a tick that comes shows that others will. */
+	__asm__ volatile("sti" : : : "memory");
+	while (counts && !m.ticks && p9_platform_clock() < TICK_PATIENCE_MS * UINT64_C(1000000)) {
+		__asm__ volatile("pause");
 	}
 }
 
@@ -382,7 +407,6 @@ void demo_machine_init(uint32_t magic, uint64_t info)
 	idt_init();
 	pic_init();
 	time_init();
-	__asm__ volatile("sti" : : : "memory");
 	demo_boot.pci = p9_platform_read(P9_SPACE_CONFIG, 0, 4) != UINT32_MAX;
 }
 

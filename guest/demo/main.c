@@ -12,7 +12,7 @@
 
 void demo_main(uint32_t magic, uint64_t info);
 
-enum { MSIZE = 256 * 1024, SLOTS = 16, MMIO_SLOTS = 32, MMIO_STEP = 0x200, MMIO_IRQ = 5, NO_IRQ = 0xff };
+enum { MSIZE = 256 * 1024, SLOTS = 16, MMIO_SLOTS = 32, MMIO_STEP = 0x200, NO_IRQ = 0xff };
 #define MMIO_BASE 0xfeb00000u /* QEMU's microvm */
 
 struct demo demo = { .conf = { .msize = MSIZE, .slots = SLOTS } };
@@ -202,7 +202,8 @@ static void find(void)
 		demo.share[demo.nshares++].dev = devs[i];
 	}
 	/* A machine without PCI that tells no addresses: look where microvm has them. From the end, where it begins. */
-	for (unsigned i = MMIO_SLOTS; i-- > 0 && !demo_boot.pci && demo.nshares == 0;) {
+	bool look = !demo_boot.pci && demo.nshares == 0;
+	for (unsigned i = MMIO_SLOTS; i-- > 0 && look && demo.nshares < DEMO_DEVICES;) {
 		if (p9_guest_find_mmio(&devs[0], MMIO_BASE + i * MMIO_STEP, NO_IRQ) == 1) {
 			demo.share[demo.nshares++].dev = devs[0];
 		}

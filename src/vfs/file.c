@@ -238,7 +238,8 @@ static int64_t transfer(struct transfer *x)
 int64_t p9_session_read(struct p9_session *s, const struct p9_handle *h, uint64_t offset, void *buf, size_t n)
 {
 	struct transfer x = { s, h, offset, buf, n, false };
-	return transfer(&x);
+	/* Servers say what they like: EISDIR, EOPNOTSUPP (QEMU), or nothing and bytes. */
+	return h->qid.type & P9_QTDIR ? -P9_EISDIR : transfer(&x);
 }
 
 int64_t p9_session_write(struct p9_session *s, const struct p9_handle *h, uint64_t offset, const void *buf, size_t n)
