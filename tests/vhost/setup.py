@@ -11,15 +11,15 @@ DATA = bytes((i * 7 + i // 251) & 0xFF for i in range(600000))
 
 
 class Device(P9d):
-    """A p9d with one device; more: further options of p9d."""
+    """A p9d with one device that shares self.tree as export x. more: further options of p9d; options: of the device; path:
+    its socket; listen: other options instead of all that."""
 
-    def __init__(self, *more, options="", tree=None, where=None, codes=(0,), **popen):
+    def __init__(self, *more, options="", tree=None, path=None, listen=None, **popen):
         self.tree = tree or make_tree()
         common._count[0] += 1
-        path = os.path.join(where or common.TOP, f"v{common._count[0]}")
-        super().__init__("-e", f"x={self.tree}", *more, listen=["-l", f"vhost-user:{path},tag=share{options}"], codes=codes,
-                         **popen)
-        self.path = path
+        self.path = path or os.path.join(common.TOP, f"v{common._count[0]}")
+        super().__init__("-e", f"x={self.tree}", *more,
+                         listen=listen or ["-l", f"vhost-user:{self.path},tag=share{options}"], **popen)
 
     def monitor(self, **options):
         return vu.Monitor(self.path, **options)
