@@ -15,6 +15,7 @@
 struct p9_pool {
 	size_t size;
 	unsigned max, made, nfree;
+	struct p9_client *client; /* whose memory it is: the first that asked */
 	uint8_t **all;
 	uint8_t *free[];
 };
@@ -33,17 +34,18 @@ struct p9_pool *p9_pool_new(size_t size, unsigned max)
 void p9_pool_free(struct p9_pool *p)
 {
 	for (unsigned i = 0; p && i < p->made; i++) {
-		free(p->all[i]); /* also those that a dead link will never give back */
+		p9_client_buffer_free(p->client, p->all[i]); /* also those that a dead link will never give back */
 	}
 	free(p);
 }
 
-static uint8_t *pool_get(struct p9_pool *p)
+static uint8_t *pool_get(struct p9_pool *p, struct p9_client *c)
 {
+	p->client = p->client ? p->client : c;
 	if (p->nfree > 0) {
 		return p->free[--p->nfree];
 	}
-	uint8_t *buf = p->made < p->max ? malloc(p->size) : NULL;
+	uint8_t *buf = p->made < p->max ? p9_client_buffer(p->client, p->size) : NULL;
 	if (buf) {
 		p->all[p->made++] = buf;
 	}
@@ -177,7 +179,7 @@ static uint32_t next_length(struct p9_xfer *x, uint8_t *buf)
 void p9_xfer_more(struct p9_xfer *x)
 {
 	while (!at_end(x) && x->count < P9_XFER_WINDOW && p9_client_room(x->client) > 0) {
-		uint8_t *buf = pool_get(x->pool);
+		uint8_t *buf = pool_get(x->pool, x->client);
 		uint32_t n = buf ? next_length(x, buf) : 0;
 		if (n == 0) {
 			if (buf) {

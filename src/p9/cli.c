@@ -15,7 +15,7 @@
 #include "base/hosterr.h"
 #include "p9/p9.h"
 
-#define SHOWN_MAX 1500 /* bytes of a path in a complaint */
+#define SHOWN_MAX 1500	  /* bytes of a path in a complaint */
 #define SILENCE_MS 120000 /* how long a server may be silent while it owes an answer */
 
 volatile sig_atomic_t p9_interrupted;
@@ -59,6 +59,9 @@ static void hint_start(const struct p9_cli *cli, int rc)
 	bool nobody = rc == -P9_ECONNREFUSED || rc == -P9_ENOENT;
 	if (nobody && strncmp(cli->addr, "unix:", 5) == 0) {
 		fprintf(stderr, "p9: no server is there; start one with: p9d DIR, or name another with -s ADDR\n");
+	} else if (nobody && strncmp(cli->addr, "vhost-user:", 11) == 0) {
+		fprintf(stderr, "p9: no server is there; start one with: p9d -l %.*s,tag=share DIR\n",
+			(int)strcspn(cli->addr, ","), cli->addr);
 	} else if (nobody) {
 		fprintf(stderr, "p9: no server is there; start one with: p9d -l %s DIR\n", cli->addr);
 	}
@@ -66,10 +69,11 @@ static void hint_start(const struct p9_cli *cli, int rc)
 
 int p9_cli_dial(struct p9_cli *cli, struct p9_client **out)
 {
-	struct p9_client_opts o = {
-		.aname = cli->aname, .uid = cli->uid, .msize = cli->msize, .depth = cli->depth,
-		.timeout_ms = cli->depth ? 0 : SILENCE_MS
-	};
+	struct p9_client_opts o = { .aname = cli->aname,
+				    .uid = cli->uid,
+				    .msize = cli->msize,
+				    .depth = cli->depth,
+				    .timeout_ms = cli->depth ? 0 : SILENCE_MS };
 	const struct passwd *pw = getpwuid(cli->uid);
 	const char *cmd = cli->cmd;
 	struct p9_client *c = p9_client_new();

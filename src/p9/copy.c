@@ -45,8 +45,8 @@ int p9_copy_end(struct p9_copy *copy)
 	}
 	bool failed = rc < 0 || copy->tree.failed || p9_interrupted;
 	p9_tree_fini(&copy->tree);
-	p9_client_free(copy->client);
 	p9_pool_free(copy->pool);
+	p9_client_free(copy->client);
 	free(copy->put_name);
 	if (copy->rootfd >= 0) {
 		close(copy->rootfd);
