@@ -25,9 +25,8 @@ static double now(void)
 static void *shared(size_t n)
 {
 	int fd = memfd_create("buffers", MFD_CLOEXEC);
-	void *p = fd < 0 || ftruncate(fd, (off_t)n) < 0
-			  ? MAP_FAILED
-			  : mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	void *p = fd < 0 || ftruncate(fd, (off_t)n) < 0 ? MAP_FAILED
+							: mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (p == MAP_FAILED) {
 		perror("memory");
 		exit(1);
