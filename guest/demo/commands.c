@@ -13,6 +13,14 @@ static uint8_t chunk[CHUNK];
 int demo_complain(const char *cmd, const char *what, int64_t rc)
 {
 	uint32_t e = (uint32_t)-rc;
+	const struct demo_share *s = demo_share_of(what);
+	if (s->session && s->at[0] && p9_session_dead(s->session)) {
+		/* the device's own reason, where it has one, says more than that the session has lost it */
+		uint32_t lost = (uint32_t)-p9_session_dead(s->session);
+		demo_print("p9: %s: %s: %s (%s)\n", cmd, s->dev.why ? s->dev.name : s->at,
+			   s->dev.why ? s->dev.why : p9_session_error(s->session), p9_error_name(lost));
+		return DEMO_FAILED;
+	}
 	demo_print("p9: %s: ", cmd);
 	demo_print_name(what, demo_len(what) < SHOWN ? demo_len(what) : SHOWN);
 	demo_print(": %s (%s)\n", p9_error_text(e), p9_error_name(e));
@@ -284,15 +292,15 @@ static int cmd_remount(unsigned n, char **words)
 {
 	struct demo_share *s = demo_share_of(words[1]);
 	struct p9_session *root;
-	const char *first = p9_vfs_mounted(demo.vfs, 0, NULL);
+	const char *at;
 	if (!demo_same(s->at, words[1])) {
 		return demo_complain("remount", words[1], -P9_EINVAL);
 	}
 	size_t before = demo_machine_used();
 	/* The share that is / as well leaves there first. */
 	bool twice = false;
-	for (unsigned i = 0; (first = p9_vfs_mounted(demo.vfs, i, &root)); i++) {
-		twice |= root == s->session && demo_same(first, "/") && !demo_same(s->at, "/");
+	for (unsigned i = 0; (at = p9_vfs_mounted(demo.vfs, i, &root)); i++) {
+		twice |= root == s->session && demo_same(at, "/") && !demo_same(s->at, "/");
 	}
 	int rc = twice ? p9_vfs_unmount(demo.vfs, "/") : 0;
 	rc = rc < 0 ? rc : remount(s, s->at);

@@ -401,7 +401,7 @@ void demo_machine_init(uint32_t magic, uint64_t info)
 	demo_console_init();
 	if (words && words[0] == PVH_MAGIC) {
 		from_pvh(words);
-	} else if (magic == MULTIBOOT_MAGIC) {
+	} else if (words && magic == MULTIBOOT_MAGIC) {
 		from_multiboot(words);
 	}
 	idt_init();
@@ -415,13 +415,14 @@ size_t demo_machine_used(void)
 	return m.next - m.first;
 }
 
-/* isa-debug-exit; else power off as QEMU's pc does; else reset. */
+/* isa-debug-exit; else power off as QEMU's pc does; else reset, by the keyboard's controller or a fault too many. */
 void demo_machine_exit(enum demo_status status)
 {
 	out32(DEBUG_EXIT, status);
 	out16(ACPI_PM1A, 0x2000);
 	out8(KEYBOARD, 0xfe);
+	static const uint8_t nothing[10];
 	for (;;) {
-		__asm__ volatile("cli; hlt");
+		__asm__ volatile("cli; lidt %0; ud2" : : "m"(nothing) : "memory");
 	}
 }

@@ -532,6 +532,29 @@ def a_file_that_is_refused():
 
 
 @suite.test
+def a_device_that_does_not_answer():
+    """QEMU's throttle lets nothing through for minutes; the demo was told to wait for a fifth of a second."""
+    for machine in ("q35 pci transitional", "q35 pci legacy only", "microvm acpi=off mmio modern"):
+        m = MACHINES[machine]
+        slow = Machine(m.machine, m.device, options=m.options, model="security_model=none,throttling.bps-read=4000")
+        for option in ("poll=0", "poll=1"):
+            text = slow.boot(new_share(), f"patience=200 {option} stat /motd; sum /host/big; cat /motd", FAILED)
+            found = re.search(r"inode .*\nvirtio-9p (.*): it does not answer\np9: sum: \1: it does not answer \(ETIMEDOUT\)\n"
+                              r"p9: cat: \1: it does not answer \(ETIMEDOUT\)\n$", text)
+            check(found, machine, option, text)
+
+
+@suite.test
+def the_end_without_a_debug_exit():
+    for machine in ("pc pci transitional", "q35 pci transitional", "microvm acpi=off mmio modern"):
+        m = MACHINES[machine]
+        command = [*m.command([(new_share(), "share0")], "cat /motd"), "-serial", "stdio"]
+        at = command.index("isa-debug-exit,iobase=0xf4,iosize=4")
+        del command[at - 1:at + 1]
+        equal(run(*command)[0], HELLO)
+
+
+@suite.test
 def a_share_that_is_full():
     share = new_share()
     if os.getuid() != 0:
