@@ -21,10 +21,10 @@
 #include "transport/vhost/device.h"
 
 #define VHOST(l) ((struct p9_vhost *)(l))
-#define HEAD_MAX (192u * 1024)	       /* of a message without payload: the longest there can be, with room to spare */
-#define REPLY_HEAD 512u		       /* of replies without long strings */
+#define HEAD_MAX (192u * 1024)	 /* of a message without payload: the longest there can be, with room to spare */
+#define REPLY_HEAD 512u		 /* of replies without long strings */
 #define PIECES_MAX P9_VCHAIN_MAX /* as many as the kernel takes in one call */
-#define TURN 256		       /* messages of one queue before the others of the loop have theirs */
+#define TURN 256		 /* messages of one queue before the others of the loop have theirs */
 
 _Static_assert(sizeof(struct p9_vpiece) == sizeof(struct iovec) &&
 		       offsetof(struct p9_vpiece, len) == offsetof(struct iovec, iov_len),
@@ -409,7 +409,8 @@ static int drain_queue(struct p9_vhost *v, struct p9_vqueue *q)
 	}
 	for (unsigned i = 0; q->running && !q->ring.why && !l->broken && !l->user->full(l); i++) {
 		uint64_t one = 1;
-		if (i == TURN) { /* go on after the others: kicked by ourselves; when that is full we are kicked anyway */
+		if (i ==
+		    TURN) { /* go on after the others: kicked by ourselves; when that is full we are kicked anyway */
 			return q->kick.fd >= 0 && write(q->kick.fd, &one, sizeof(one)) < 0 ? 0 : 0;
 		}
 		int rc = next_message(q, &f);

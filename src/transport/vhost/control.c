@@ -292,7 +292,8 @@ static int get_config(struct p9_vhost *v)
 static int get_inflight(struct p9_vhost *v)
 {
 	struct vu_inflight *i = &v->msg.inflight;
-	uint32_t size = v->msg.head.size == VU_INFLIGHT_MIN ? VU_INFLIGHT_MIN : sizeof(*i); /* as long as the question */
+	uint32_t size =
+		v->msg.head.size == VU_INFLIGHT_MIN ? VU_INFLIGHT_MIN : sizeof(*i); /* as long as the question */
 	if (v->msg.head.size < VU_INFLIGHT_MIN || i->queues == 0 || i->queues > v->nqueues || i->num == 0 ||
 	    i->num > P9_VRING_NUM_MAX) {
 		i->mmap_size = 0;

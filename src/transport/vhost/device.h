@@ -19,7 +19,7 @@ struct p9_vqueue {
 	uint16_t base;		    /* where avail goes on, while it is not running */
 	uint64_t desc, avail, used; /* the monitor's addresses */
 	bool has_addr, started, enabled, running;
-	bool broken; /* by its driver; until the monitor stops it */
+	bool broken;		   /* by its driver; until the monitor stops it */
 	bool dirty, signal;	   /* given back, and not shown; shown, and the driver not told */
 	struct p9_orphan *orphans; /* of a p9d before this one, to be answered first */
 	unsigned norphans, orphan;

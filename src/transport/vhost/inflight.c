@@ -128,8 +128,8 @@ unsigned p9_inflight_orphans(struct p9_inflight *f, uint32_t num, uint16_t used_
 	}
 	for (unsigned i = 0; i < k; i++) { /* who comes after us sees ours behind these */
 		uint64_t was = (*list)[i].counter, now = __atomic_load_n(&counter, __ATOMIC_RELAXED);
-		while (was > now && !__atomic_compare_exchange_n(&counter, &now, was, true, __ATOMIC_RELAXED,
-								 __ATOMIC_RELAXED)) {
+		while (was > now &&
+		       !__atomic_compare_exchange_n(&counter, &now, was, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
 		}
 	}
 	if (k > 1) {

@@ -21,7 +21,7 @@ struct p9_vregion_desc {
 struct p9_vregion;
 struct p9_vmem {
 	struct p9_vspace space; /* first: for the rings */
-	struct { /* where the last address was: most guests have one region that counts */
+	struct {		/* where the last address was: most guests have one region that counts */
 		uint64_t guest, size;
 		uint8_t *base;
 	} last;
