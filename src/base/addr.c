@@ -7,6 +7,7 @@
  */
 #include "base/addr.h"
 #include <errno.h>
+#include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -119,6 +120,17 @@ static int parse_fd(struct p9_addr *a, const char *text, char *err, size_t cap)
 	return 0;
 }
 
+static int parse_number(const char *text, int *n)
+{
+	char *end;
+	long v = strtol(text, &end, 10);
+	if (*text < '0' || *text > '9' || *end || v > INT_MAX) {
+		return -P9_EINVAL;
+	}
+	*n = (int)v;
+	return 0;
+}
+
 /* One option of vhost-user. Returns what is wrong with it, or NULL. */
 static const char *vhost_option(struct p9_addr *a, const char *o, size_t n)
 {
@@ -159,7 +171,12 @@ static int parse_vhost(struct p9_addr *a, const char *text, char *err, size_t ca
 			  : n >= sizeof(a->path) ? "the path is longer than a socket's may be"
 						 : NULL;
 	a->kind = P9_ADDR_VHOST;
+	a->in = a->out = -1;
 	memcpy(a->path, text, why ? 0 : n);
+	if (!why && strncmp(a->path, "fd:", 3) == 0 && parse_number(a->path + 3, &a->in) < 0) {
+		why = "fd: needs the number of a descriptor";
+	}
+	a->out = a->in;
 	for (const char *o = text + n; !why && *o; o += n) {
 		o++;
 		n = strcspn(o, ",");

@@ -26,6 +26,10 @@ enum opt_id {
 	OPT_lock_wait,
 	OPT_log,
 	OPT_trace,
+	OPT_socket_path,
+	OPT_fd,
+	OPT_tag,
+	OPT_print_capabilities,
 	OPT_help,
 	OPT_version
 };
@@ -209,6 +213,13 @@ static int set_mode(struct p9d_config *c, const char *key, const char *value)
 	return 0;
 }
 
+static int set_text(char **to, const char *key, const char *value)
+{
+	free(*to);
+	*to = strdup(value);
+	return *to ? 0 : bad(key, value, "out of memory");
+}
+
 static int read_file(struct p9d_config *c, const char *path);
 
 static int set(struct p9d_config *c, size_t row, const char *key, const char *value)
@@ -249,6 +260,15 @@ static int set(struct p9d_config *c, size_t row, const char *key, const char *va
 	case OPT_trace:
 		c->server.trace = yes;
 		return 0;
+	case OPT_socket_path:
+		return set_text(&c->socket_path, key, value);
+	case OPT_fd:
+		return set_text(&c->fd, key, value);
+	case OPT_tag:
+		return set_text(&c->tag, key, value);
+	case OPT_print_capabilities:
+		c->capabilities = yes;
+		return 0;
 	case OPT_help:
 		c->help = true;
 		return 0;
@@ -286,7 +306,7 @@ static int read_line(struct p9d_config *c, char *line, const char *path, int no)
 	}
 	snprintf(where, sizeof(where), "%s:%d: %.*s", path, no, (int)(len > 60 ? 60 : len), key);
 	int row = find_row(key, len);
-	if (row < 0 || row == OPT_help || row == OPT_version || row == OPT_config) {
+	if (row < 0 || row == OPT_help || row == OPT_version || row == OPT_config || row == OPT_print_capabilities) {
 		return bad(where, value, "unknown key; see p9d --help");
 	}
 	if (!*value && rows[row].type != T_flag) {
@@ -347,9 +367,46 @@ static int read_arg(struct p9d_config *c, int argc, char **argv, int *i)
 	return set(c, (size_t)row, shown, value);
 }
 
+/* --socket-path, --fd and --tag are what managers of VM monitors say (vhost-user.rst, "Backend program conventions"). */
+static int add_device(struct p9d_config *c)
+{
+	char text[600];
+	if (c->socket_path && c->fd) {
+		fprintf(stderr, "p9d: --socket-path and --fd: only one of them\n");
+		return 2;
+	}
+	if (!c->socket_path && !c->fd) {
+		fprintf(stderr, "p9d: --tag: without --socket-path or --fd there is no device that could have it\n");
+		return 2;
+	}
+	const char *key = c->fd ? "--fd" : "--socket-path", *value = c->fd ? c->fd : c->socket_path;
+	if (!c->tag) {
+		return bad(key, value, "the device needs a --tag for the guest to mount");
+	}
+	if (strchr(value, ',') || strchr(c->tag, ',')) {
+		return bad(key, value, "a comma can be neither in it nor in the tag");
+	}
+	snprintf(text, sizeof(text), "vhost-user:%s%s,tag=%s", c->fd ? "fd:" : "", value, c->tag);
+	return add_listen(c, key, text);
+}
+
+static bool asks_for_capabilities(int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "--print-capabilities") == 0) {
+			return true; /* other options are to be ignored, those of others too */
+		}
+	}
+	return false;
+}
+
 int p9d_config_read(struct p9d_config *c, int argc, char **argv)
 {
 	int rc = 0;
+	if (asks_for_capabilities(argc, argv)) {
+		c->capabilities = true;
+		return 0;
+	}
 	c->server.msize = P9_MSIZE_DEFAULT;
 	c->server.workers = 64;
 	c->server.conns = P9_CONNS_MAX;
@@ -357,6 +414,9 @@ int p9d_config_read(struct p9d_config *c, int argc, char **argv)
 	c->socket_mode = 0600;
 	for (int i = 1; i < argc && rc == 0; i++) {
 		rc = read_arg(c, argc, argv, &i);
+	}
+	if (rc == 0 && !c->help && !c->version && (c->socket_path || c->fd || c->tag)) {
+		rc = add_device(c);
 	}
 	if (rc == 0 && !c->help && !c->version && c->nexports == 0) {
 		fprintf(stderr, "p9d: nothing to share: give a directory, or --export; see p9d --help\n");
@@ -375,4 +435,7 @@ void p9d_config_free(struct p9d_config *c)
 		free(c->listen[i]);
 	}
 	free(c->identity);
+	free(c->socket_path);
+	free(c->fd);
+	free(c->tag);
 }

@@ -192,6 +192,22 @@ static int connect_monitor(struct p9d_listener *l)
 	return rc;
 }
 
+/* A socket that is open already: one that a monitor is at the other end of, or one that monitors will connect to. */
+static int listen_given(struct p9d_listener *l)
+{
+	int listens = 0;
+	socklen_t len = sizeof(listens);
+	if (getsockopt(l->addr.in, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0) {
+		return fail_errno(l->text);
+	}
+	fcntl(l->addr.in, F_SETFD, FD_CLOEXEC);
+	if (listens) {
+		fcntl(l->addr.in, F_SETFL, fcntl(l->addr.in, F_GETFL) | O_NONBLOCK);
+		l->source.fd = l->addr.in;
+	}
+	return 0;
+}
+
 /* A device for a monitor: which tree it shows, under which tag. */
 static int listen_vhost(struct p9d_listener *l, const struct p9d_config *c)
 {
@@ -210,6 +226,9 @@ static int listen_vhost(struct p9d_listener *l, const struct p9d_config *c)
 		return fail(l->text, "a device needs a tag=TAG for the guest to mount");
 	}
 	l->vhost = (struct p9_vhost_conf){ l->addr.tag, l->addr.queues ? l->addr.queues : 1 };
+	if (l->addr.in >= 0) {
+		return listen_given(l);
+	}
 	if (l->addr.connect) {
 		l->addr.in = l->addr.out = connect_monitor(l);
 		return l->addr.in < 0 ? -1 : 0;

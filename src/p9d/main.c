@@ -252,8 +252,10 @@ int main(int argc, char **argv)
 	sigset_t set;
 	struct p9_server *srv = NULL;
 	int rc = p9d_config_read(&conf, argc, argv);
-	if (rc == 0 && (conf.help || conf.version)) {
-		if (conf.help) {
+	if (rc == 0 && (conf.help || conf.version || conf.capabilities)) {
+		if (conf.capabilities) {
+			printf("{ \"type\": \"9p\", \"features\": [] }\n");
+		} else if (conf.help) {
 			p9d_usage();
 		} else {
 			printf("p9d %s\n", P9_VERSION);

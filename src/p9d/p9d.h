@@ -44,7 +44,8 @@ struct p9d_config {
 	char *listen[P9D_LISTEN_MAX];
 	unsigned nlisten;
 	char *identity;
-	bool insecure, trace, help, version, quick; /* quick: `p9d DIR` */
+	char *socket_path, *fd, *tag; /* of a device, as managers of monitors say it; NULL when they did not */
+	bool insecure, trace, help, version, capabilities, quick; /* quick: `p9d DIR` */
 	unsigned socket_mode;
 };
 

@@ -7,6 +7,7 @@ and at the end "P9-GUEST-DONE". Files left in the work directory, all named
 after the transport: .out (that port), .console (the kernel), .server (what the
 server logged), .failed (one line per failure) and .count ("PASSED FAILED")."""
 import argparse
+import json
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 DONE = "P9-GUEST-DONE"
@@ -22,6 +24,7 @@ TROUBLE = re.compile(
     r"\bBUG\b|WARNING:|Oops|Kernel panic|general protection|blocked for more than|"
     r"soft lockup|rcu.*stall|9pnet: |9p: |guest-init:|EXT4-fs error|Out of memory")
 HARMLESS = re.compile(r"9pnet: Installing|9p: Installing")
+TAGS = "none", "mmap", "loose", "acl"
 # The exported directory lies in the guest.
 INSIDE = "unix", "local"
 FATAL = re.compile(r"Kernel panic|guest-init:")
@@ -63,7 +66,7 @@ class Rig:
     # --- the server on the host ---------------------------------------------
     def start_server(self, directory):
         args = self.args
-        if args.transport == "relay":
+        if args.transport in ("relay", "vhost"):
             listen = "unix:%s/relay.sock" % args.work
             self.address = args.work + "/relay.sock"
             probe = socket.AF_UNIX, self.address
@@ -80,6 +83,9 @@ class Rig:
             argv = [args.p9d, "-l", listen, "-e", "srv=%s,squash=none,checks=server" % directory,
                     "-e", "cli=%s,squash=none,checks=client" % directory,
                     "-e", "squash=" + directory, "-e", "ro=%s,ro,squash=none" % directory]
+            if args.transport == "vhost":
+                for tag in TAGS:
+                    argv += ["-l", "vhost-user:%s/vu-%s,tag=%s" % (args.work, tag, tag)]
         log = open(self.base + ".server", "wb")
         self.server = self.start("server", argv, stdout=log, stderr=log)
         for _ in range(100):
@@ -121,7 +127,7 @@ class Rig:
         else:
             self.fail("%s: no descriptors left behind: %d before, %d after" % (name, fds_before, fds_after))
         if self.args.p9:
-            kind = "unix:" if self.args.transport == "relay" else "tcp:"
+            kind = "tcp:" if self.args.transport == "tcp" else "unix:"
             look = subprocess.run([self.args.p9, "-s", kind + self.address, "-a", "srv", "ls"],
                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                   stderr=subprocess.PIPE, timeout=20)
@@ -142,9 +148,9 @@ class Rig:
     # --- the guest -------------------------------------------------------------
     def start_guest(self):
         args = self.args
-        argv = ["qemu-system-x86_64", "-M", "q35,usb=off,hpet=off", "-accel", "tcg,thread=multi",
+        argv = [*args.qemu.split("\n"), "-M", "q35,usb=off,hpet=off", "-accel", "tcg,thread=multi",
                 "-cpu", "qemu64", "-smp", "1", "-m", "1536", "-nodefaults", "-no-user-config",
-                "-display", "none", "-no-reboot",
+                "-display", "none",
                 "-kernel", args.kernel, "-initrd", args.work + "/initrd.gz",
                 "-append", "console=ttyS0 loglevel=6 panic=-1 mitigations=off nokaslr "
                 "random.trust_cpu=on tsc=reliable no_timer_check net.ifnames=0 p9work=%s p9transport=%s"
@@ -164,8 +170,19 @@ class Rig:
                             "lazy_itable_init=1,lazy_journal_init=1", disk], check=True)
             argv += ["-drive", "file=%s,format=raw,if=none,id=disk,cache=unsafe,discard=unmap" % disk,
                      "-device", "virtio-blk-pci,drive=disk"]
+        if args.transport != "vhost":
+            argv += ["-no-reboot"]
+        else:
+            # the guest's memory is shared; the devices are p9d's, and one is QEMU's own, for comparison
+            argv += ["-object", "memory-backend-memfd,id=mem,size=1536M,share=on", "-machine", "memory-backend=mem",
+                     "-qmp", "unix:%s.qmp,server=on,wait=off" % self.base,
+                     "-fsdev", "local,id=own,path=%s/export-vhost,security_model=passthrough,multidevs=remap" % args.work,
+                     "-device", "virtio-9p-pci,fsdev=own,mount_tag=own"]
+            for tag in TAGS:
+                argv += ["-chardev", "socket,id=%s,path=%s/vu-%s" % (tag, args.work, tag), "-device",
+                         "vhost-user-test-device-pci,chardev=%s,virtio-id=9,num_vqs=1,vq_size=128,config_size=34" % tag]
         if args.transport == "qemu":
-            for tag in "none", "mmap", "loose", "acl":
+            for tag in TAGS:
                 argv += ["-fsdev", "local,id=%s,path=%s/export-qemu,security_model=passthrough,multidevs=remap"
                          % (tag, args.work), "-device", "virtio-9p-pci,fsdev=%s,mount_tag=%s" % (tag, tag)]
         if args.transport == "relay":
@@ -174,6 +191,39 @@ class Rig:
                          "-device", "virtserialport,chardev=r%d,name=p9.relay%d" % (i, i)]
         log = open(self.base + ".qemu", "wb")
         return self.start("qemu", argv, stdout=log, stderr=log)
+
+    def pause_now_and_then(self, guest):
+        """Stops the guest for a moment, again and again, whatever it is doing: its rings stop with it."""
+        pauses = 0
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(30)
+            sock.connect(self.base + ".qmp")
+            qmp = sock.makefile("rw", encoding="utf-8")
+            json.loads(qmp.readline())
+
+            def command(name):
+                qmp.write(json.dumps({"execute": name}) + "\n")
+                qmp.flush()
+                while True:
+                    answer = json.loads(qmp.readline())
+                    if "return" in answer or "error" in answer:
+                        return "return" in answer
+            command("qmp_capabilities")
+            try:
+                while guest.poll() is None:
+                    time.sleep(1.5)
+                    if not command("stop"):
+                        break
+                    time.sleep(0.2)
+                    if not command("cont"):
+                        break
+                    pauses += 1
+            except (OSError, ValueError):
+                pass  # the guest has ended, or the check for that will say so
+        if pauses > 5:
+            self.ok("%s/pauses: stopped and continued" % self.args.transport)
+        else:
+            self.fail("%s/pauses: only %d" % (self.args.transport, pauses))
 
     def watch(self, guest):
         """Copies the guest's lines until it ends, dies or is late; true when it came to its end."""
@@ -233,9 +283,16 @@ class Rig:
                 for key, value in env.items():
                     out.write("%s=%s\n" % (key, shlex.quote(value)))
             guest = self.start_guest()
+            pauses = None
+            if args.transport == "vhost" and args.suite != "compare":
+                pauses = threading.Thread(target=self.pause_now_and_then, args=(guest,), daemon=True)
+                time.sleep(3)
+                pauses.start()
             if not self.watch(guest):
                 self.fail("%s/guest: ended without its marker" % args.transport)
                 self.show_tails()
+            if pauses:
+                pauses.join(10)
             if self.server:
                 guest_alive = guest.poll() is None
                 if guest_alive:
@@ -285,6 +342,7 @@ def main():
     for name in "work", "kernel", "transport", "suite", "p9d", "p9", "server-cmd", "only":
         parser.add_argument("--" + name, required=True)
     parser.add_argument("--timeout", type=int, required=True)
+    parser.add_argument("--qemu", default="qemu-system-x86_64")
     rig = Rig(parser.parse_args())
 
     def stop(signum, _frame):

@@ -75,7 +75,7 @@ attach() {
 	case $TRANSPORT in
 	tcp) mount -t 9p -o "trans=tcp,port=${SERVER##*:},$options" "${SERVER%:*}" "$point" ;;
 	unix) mount -t 9p -o "trans=unix,$options" "$SERVER" "$point" ;;
-	qemu) mount -t 9p -o "trans=virtio,$options" "${point#/mnt/}" "$point" ;;
+	qemu | vhost) mount -t 9p -o "trans=virtio,$options" "${point#/mnt/}" "$point" ;;
 	local) mount --bind "$DIR" "$point" ;;
 	relay)
 		port=$relay0
@@ -102,6 +102,71 @@ checks() {
 		--p9d $p9d --label "$TRANSPORT/$name" --only "$ONLY" "$@" ||
 		echo "not ok $TRANSPORT/$name: the scenario ended with status $?"
 	echo "# $TRANSPORT/$name: $((SECONDS - began)) s"
+}
+
+# The first boot ends here, with a share that is mounted and in use: the second one finds the device as it was left.
+reboot_once() {
+	attach /mnt/none srv msize=262144 || return
+	if [ -e /mnt/none/booted ]; then
+		rm /mnt/none/booted && echo "ok vhost/reboot: mounted again after a reboot in mid-work"
+		umount /mnt/none
+		return
+	fi
+	echo 1 >/mnt/none/booted
+	exec 9>/mnt/none/open
+	dd if=/dev/zero of=/mnt/none/big bs=1M count=200 2>/dev/null &
+	sleep 0.3
+	sync /mnt/none/booted
+	trap - EXIT
+	busybox reboot -f
+}
+
+# time_of COMMAND...: how many ms it takes, the better of two, with caches dropped.
+time_of() {
+	local best=999999 begin took
+	for _ in 1 2; do
+		sync
+		echo 3 >/proc/sys/vm/drop_caches
+		begin=$(date +%s%N)
+		"$@" >/dev/null 2>&1 || echo "not ok vhost/compare: $* failed" >&2
+		took=$((($(date +%s%N) - begin) / 1000000))
+		[ $took -ge $best ] || best=$took
+	done
+	echo $best
+}
+list_tree() { ls -lR "$1/tree"; }
+find_tree() { find "$1/tree" -type f -size -1; }
+small_files() {
+	for i in $(seq 300); do
+		echo "$i" >"$1/small.$i" && cat "$1/small.$i" && rm "$1/small.$i"
+	done
+}
+read_big() { dd if="$1/big" of=/dev/null bs=1M iflag=direct; }
+write_big() { dd if=/dev/zero of="$1/out" bs=1M count=64 oflag=direct conv=notrunc; }
+
+# The same directory over p9d's device and over QEMU's own 9P, at the largest msize, by turns.
+compare() {
+	local what ours theirs
+	attach /mnt/none srv msize=512000,cache=none || return
+	mkdir -p /mnt/own
+	mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=none own /mnt/own ||
+		{ echo "not ok vhost/compare: mount"; return; }
+	for d in $(seq 100); do
+		mkdir -p "/mnt/own/tree/d$d"
+		(cd "/mnt/own/tree/d$d" && touch $(seq 100))
+	done
+	dd if=/dev/zero of=/mnt/own/big bs=1M count=128 2>/dev/null
+	for what in find_tree list_tree small_files read_big write_big; do
+		theirs=$(time_of $what /mnt/own)
+		ours=$(time_of $what /mnt/none)
+		echo "# compare $what: p9d $ours ms, QEMU's own $theirs ms: $((theirs * 100 / (ours + 1))) % of its speed"
+		if [ $((theirs * 100)) -ge $((ours * 90)) ]; then
+			echo "ok vhost/compare: $what is not slower"
+		else
+			echo "not ok vhost/compare: $what: p9d $ours ms, QEMU's own $theirs ms"
+		fi
+	done
+	umount /mnt/none /mnt/own
 }
 
 quick() {
@@ -136,8 +201,10 @@ quick() {
 	fi
 }
 
+[ "$TRANSPORT" != vhost ] || [ "$SUITE" = compare ] || reboot_once
 case $SUITE in
 quick | all) quick ;;
+compare) compare ;;
 esac
 case $SUITE in
 stress | all)

@@ -167,7 +167,7 @@ def hostile_rings_are_stopped():
         a.g.monitor.close()
         before = None
         for name, act in CASES.items():
-            a = Abuse(s, msize=8192)
+            a = Abuse(s, msize=16384)
             used = a.ring.used_idx()
             act(a)
             try:
