@@ -20,12 +20,13 @@ ALLOWED = {
     "guest": "engine virtio",
     "guest/demo": "guest engine virtio",
     "base": "",
-    "client": "engine base wire",
+    "front": "virtio base wire",
+    "client": "front engine base wire",
     "server": "wire base",
     "transport": "base virtio",
     "backend": "base",
     "p9d": "server transport backend base wire",
-    "p9": "client mount base engine wire",
+    "p9": "client front mount base engine wire",
     "mount": "base",
 }
 # Within these, parts never include each other; a part is a subdirectory or a file's stem. What stands here is common

@@ -56,7 +56,7 @@ struct p9_client *p9_client_new(void);
 /* Closes and frees; accepts NULL. Callbacks of requests that are still in flight never run: cancel or await them first
  * when they own something. Ends the library's thread. Not from a callback. */
 void p9_client_free(struct p9_client *c);
-/* Connects to ADDR (unix:PATH, tcp:HOST:PORT, fd:N, fd:IN,OUT, stdio), agrees on a version and attaches. */
+/* Connects to ADDR (unix:PATH, tcp:HOST:PORT, fd:N, fd:IN,OUT, stdio, vhost-user:PATH), agrees on a version and attaches. */
 P9_MUST_USE int p9_client_dial(struct p9_client *c, const char *addr, const struct p9_client_opts *opts);
 /* The same over open descriptors, which the handle closes only when `own` says so. */
 P9_MUST_USE int p9_client_start(struct p9_client *c, int in, int out, bool own, const struct p9_client_opts *opts);
@@ -106,6 +106,13 @@ P9_MUST_USE int p9_client_cancel(struct p9_client *c, struct p9_call *call);
 P9_MUST_USE int p9_client_thread(struct p9_client *c);
 /* One request and its reply. An Rlerror becomes -ecode. Views in *reply end with the next call. */
 P9_MUST_USE int p9_client_call(struct p9_client *c, struct p9_msg *msg, void *dst, struct p9_msg *reply);
+
+/* Memory for the payload of many Treads and Twrites, which over vhost-user need not be copied then: the server reads and
+ * writes it in place. Elsewhere it is ordinary memory. NULL without memory. To be freed before the handle. A server can
+ * change it at any time, so it is not for what is looked at twice, such as entries of directories. */
+void *p9_client_buffer(struct p9_client *c, size_t n);
+/* Not before the reply to a request that uses it. Accepts NULL. */
+void p9_client_buffer_free(struct p9_client *c, void *buf);
 
 /* ---- one function for each message; names as in doc/protocol.md ---- */
 /* A fid of the client's choice; it comes back when it is clunked. */
@@ -164,6 +171,7 @@ P9_MUST_USE int p9_client_walk_parent(struct p9_client *c, const char *path, uin
 /* Buffers that transfers share, so that many files together stay within a bound. */
 struct p9_pool;
 struct p9_pool *p9_pool_new(size_t size, unsigned max);
+/* Before the handles whose transfers used it. */
 void p9_pool_free(struct p9_pool *p);
 
 enum { P9_XFER_WINDOW = 64 };

@@ -307,7 +307,7 @@ int p9_addr_connect(const struct p9_addr *a, int *in, int *out, char *err, size_
 		*out = a->out;
 		return 0;
 	}
-	int fd = a->kind == P9_ADDR_UNIX ? connect_unix(a) : connect_tcp(a, &gai);
+	int fd = a->kind == P9_ADDR_TCP ? connect_tcp(a, &gai) : connect_unix(a);
 	if (fd < 0 && gai != 0 && gai != EAI_SYSTEM) {
 		char text[400];
 		address_text(a, text, sizeof(text));

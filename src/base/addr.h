@@ -32,7 +32,7 @@ P9_MUST_USE int p9_addr_parse(struct p9_addr *a, const char *text, char *err, si
 /* Writes the address p9d and p9 use when none is given: unix:$XDG_RUNTIME_DIR/p9.sock, as root unix:/run/p9.sock,
  * and unix:/tmp/p9-UID.sock when XDG_RUNTIME_DIR is not set. */
 void p9_addr_default(char *buf, size_t cap);
-/* Connects (blocking). For fd and stdio nothing is opened: *in and *out are the numbers given. Otherwise *in == *out.
+/* Connects (blocking); for vhost-user to the device's control socket. For fd and stdio nothing is opened: *in and *out are the numbers given. Otherwise *in == *out.
  * Returns 0 or -P9_Exxx with the cause in err ("tcp:host:564: Connection refused (ECONNREFUSED)"). TCP_NODELAY is set. */
 P9_MUST_USE int p9_addr_connect(const struct p9_addr *a, int *in, int *out, char *err, size_t cap);
 

@@ -31,14 +31,8 @@ void p9_client_free(struct p9_client *c)
 	}
 	p9_client_thread_end(c);
 	p9_recover_free(c->recover);
-	if (c->out_flags >= 0) {
-		fcntl(c->out, F_SETFL, c->out_flags);
-	}
-	if (c->own && c->in >= 0) {
-		close(c->in);
-	}
-	if (c->own && c->out >= 0 && c->out != c->in) {
-		close(c->out);
+	if (c->carrier) {
+		c->carrier->end(c);
 	}
 	free(c->mem);
 	free(c);
@@ -130,8 +124,7 @@ static bool is_socket(int fd)
 	return fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
 }
 
-/* Memory for the engine, and descriptors that never block a write. */
-static int prepare(struct p9_client *c, const struct p9_client_opts *o)
+static int make_engine(struct p9_client *c, const struct p9_client_opts *o)
 {
 	struct p9_engine_conf conf = { .msize = o->msize ? o->msize : P9_MSIZE_DEFAULT,
 				       .nfids = P9_FIDS_MAX,
@@ -144,24 +137,28 @@ static int prepare(struct p9_client *c, const struct p9_client_opts *o)
 		c->mem = NULL;
 		return p9_client_set_error(c, rc);
 	}
+	return 0;
+}
+
+/* Descriptors that never block a write. */
+static void use_descriptors(struct p9_client *c, int in, int out, bool own)
+{
+	c->in = in;
+	c->out = out;
+	c->own = own;
+	c->carrier = &p9_client_descriptors;
 	c->in_socket = is_socket(c->in);
 	c->out_socket = is_socket(c->out);
 	if (!c->out_socket) {
 		c->out_flags = fcntl(c->out, F_GETFL);
 		fcntl(c->out, F_SETFL, c->out_flags | O_NONBLOCK);
 	}
-	return 0;
 }
 
-int p9_client_start(struct p9_client *c, int in, int out, bool own, const struct p9_client_opts *o)
+/* The session, over a carrier that is there. */
+static int begin(struct p9_client *c, const struct p9_client_opts *o)
 {
-	c->in = in;
-	c->out = out;
-	c->own = own;
-	if (!c->peer[0]) {
-		snprintf(c->peer, sizeof(c->peer), "fd:%d,%d", in, out);
-	}
-	int rc = prepare(c, o);
+	int rc = make_engine(c, o);
 	if (rc < 0) {
 		return rc;
 	}
@@ -181,6 +178,31 @@ int p9_client_start(struct p9_client *c, int in, int out, bool own, const struct
 	return rc < 0 ? rc : 0;
 }
 
+int p9_client_start(struct p9_client *c, int in, int out, bool own, const struct p9_client_opts *o)
+{
+	use_descriptors(c, in, out, own);
+	if (!c->peer[0]) {
+		snprintf(c->peer, sizeof(c->peer), "fd:%d,%d", in, out);
+	}
+	return begin(c, o);
+}
+
+/* The device behind a socket that is connected already. */
+static int start_device(struct p9_client *c, const struct p9_addr *a, int fd, const struct p9_client_opts *o)
+{
+	struct p9_client_front_conf conf = { .addr = a,
+					     .depth = o->depth ? o->depth : DEPTH_DEFAULT,
+					     .msize = o->msize ? o->msize : P9_MSIZE_DEFAULT,
+					     .timeout_ms = HANDSHAKE_MS };
+	char why[P9_CLIENT_TEXT];
+	int rc = p9_client_front_open(c, fd, &conf, why);
+	if (rc < 0) {
+		snprintf(p9_client_text(c), P9_CLIENT_TEXT, "%.128s: %.360s", c->peer, why);
+		return rc;
+	}
+	return begin(c, o);
+}
+
 int p9_client_dial(struct p9_client *c, const char *addr, const struct p9_client_opts *o)
 {
 	struct p9_addr a;
@@ -191,6 +213,9 @@ int p9_client_dial(struct p9_client *c, const char *addr, const struct p9_client
 		return rc;
 	}
 	snprintf(c->peer, sizeof(c->peer), "%s", addr);
+	if (a.kind == P9_ADDR_VHOST) {
+		return start_device(c, &a, in, o);
+	}
 	bool ours = a.kind == P9_ADDR_UNIX || a.kind == P9_ADDR_TCP;
 	c->dialled = ours ? addr : NULL;
 	rc = p9_client_start(c, in, out, ours, o);

@@ -9,9 +9,27 @@
 #define P9_CLIENT_TEXT 512
 
 struct p9_recover;
+/* What moves the engine's bytes: link.c for descriptors, vhost.c for a device. */
+struct p9_carrier {
+	int (*push)(struct p9_client *c);	     /* as p9_client_push() */
+	int (*pull)(struct p9_client *c, bool wait); /* as p9_client_pull() */
+	/* Fills v with what to wait for and says how many; `out`: also for room. *now: something is there already. */
+	unsigned (*watch)(struct p9_client *c, struct pollfd v[2], bool out, bool *now);
+	/* Waits for that itself. Returns 0 after a signal, else 1. NULL: poll(2) will do. */
+	int (*wait)(struct p9_client *c, int ms);
+	/* The link has ended for a reason of ours: the other end is to see it now. NULL: when the handle goes. */
+	void (*hang_up)(struct p9_client *c);
+	void (*end)(struct p9_client *c);
+	/* Memory that payload moves from and to without a copy; NULL where there is no such thing. */
+	void *(*buffer)(struct p9_client *c, size_t n);
+	bool (*put_buffer)(struct p9_client *c, void *p); /* false: it is none */
+};
+
 struct p9_client {
 	struct p9_engine engine;
 	void *mem;
+	const struct p9_carrier *carrier; /* NULL before the link begins */
+	struct p9_client_front *front;	  /* vhost.c's */
 	int in, out;
 	bool own, in_socket, out_socket;
 	int out_flags; /* of a descriptor that is no socket, to be put back; -1 for none */
@@ -33,6 +51,7 @@ struct p9_client {
 };
 
 /* link.c */
+extern const struct p9_carrier p9_client_descriptors;
 enum { P9_PUSH_ALL, P9_PUSH_PART, P9_PUSH_CLOSED };
 /* Sends what waits. Returns P9_PUSH_ALL when all went, P9_PUSH_PART when the descriptor takes no more now,
  * P9_PUSH_CLOSED when nobody reads any more (but something may wait to be read), or the link's error. */
@@ -41,6 +60,16 @@ enum { P9_PULL_NONE, P9_PULL_SOME, P9_PULL_FULL };
 /* Receives once; `wait` may only be asked of a socket. Returns P9_PULL_NONE with errno EINTR or EAGAIN, P9_PULL_SOME
  * when all that was there has come, P9_PULL_FULL when there may be more, or the link's error. */
 P9_MUST_USE int p9_client_pull(struct p9_client *c, bool wait);
+/* vhost.c */
+struct p9_addr;
+struct p9_client_front_conf {
+	const struct p9_addr *addr;
+	unsigned depth;
+	uint32_t msize;
+	int timeout_ms;
+};
+/* The handle's carrier is the device behind fd, which is the handle's from here on. P9_FRONT_ERR bytes at err. */
+P9_MUST_USE int p9_client_front_open(struct p9_client *c, int fd, const struct p9_client_front_conf *conf, char *err);
 /* requests.c */
 /* Milliseconds of a clock that is never 0. */
 uint64_t p9_client_now(void);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* link.c - the engine's bytes over two descriptors.
+/* link.c - the engine's bytes over two descriptors, or by another carrier (vhost.c).
  *
  * Called by requests.c, which also does the waiting. Never blocks in a write: a server that has filled our socket
  * with replies may itself be waiting for us to read. Payload goes from the caller's memory to the socket, and from the
  * socket into the caller's memory, by one sendmsg() or recvmsg() together with the heads around it.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -25,7 +26,7 @@ static bool not_now(int e)
 	return e == EAGAIN || e == EWOULDBLOCK || e == EINTR;
 }
 
-int p9_client_push(struct p9_client *c)
+static int push(struct p9_client *c)
 {
 	for (;;) {
 		struct p9_engine_iov v[PIECES];
@@ -58,7 +59,7 @@ int p9_client_push(struct p9_client *c)
 	}
 }
 
-int p9_client_pull(struct p9_client *c, bool wait)
+static int pull(struct p9_client *c, bool wait)
 {
 	struct p9_engine_iov v[2];
 	struct iovec iov[2];
@@ -81,4 +82,41 @@ int p9_client_pull(struct p9_client *c, bool wait)
 	}
 	p9_engine_in_ack(&c->engine, (size_t)k);
 	return (size_t)k == want ? P9_PULL_FULL : P9_PULL_SOME;
+}
+
+static unsigned watch(struct p9_client *c, struct pollfd v[2], bool out, bool *now)
+{
+	*now = false;
+	v[0] = (struct pollfd){ .fd = c->in, .events = POLLIN };
+	if (out && c->in == c->out) {
+		v[0].events |= POLLOUT;
+	} else if (out) {
+		v[1] = (struct pollfd){ .fd = c->out, .events = POLLOUT };
+	}
+	return out && c->in != c->out ? 2 : 1;
+}
+
+static void end(struct p9_client *c)
+{
+	if (c->out_flags >= 0) {
+		fcntl(c->out, F_SETFL, c->out_flags);
+	}
+	if (c->own && c->in >= 0) {
+		close(c->in);
+	}
+	if (c->own && c->out >= 0 && c->out != c->in) {
+		close(c->out);
+	}
+}
+
+const struct p9_carrier p9_client_descriptors = { .push = push, .pull = pull, .watch = watch, .end = end };
+
+int p9_client_push(struct p9_client *c)
+{
+	return c->carrier->push(c);
+}
+
+int p9_client_pull(struct p9_client *c, bool wait)
+{
+	return c->carrier->pull(c, wait);
 }

@@ -174,6 +174,9 @@ static int take(struct p9_client *c, struct p9_reply *r)
 	p9_client_enter(c);
 	int rc = c->recover ? take_recovering(c, r) : p9_engine_next(&c->engine, r);
 	if (rc < 0) {
+		if (c->carrier->hang_up) {
+			c->carrier->hang_up(c);
+		}
 		rc = p9_engine_drain(&c->engine, r) ? 1 : rc;
 	}
 	if (rc > 0 && r->msg.tag != P9_NOTAG) {
@@ -238,19 +241,14 @@ static bool out_waits(const struct p9_client *c)
 	return p9_engine_out(&c->engine, v, 1) > 0;
 }
 
-static unsigned what_to_poll(const struct p9_client *c, struct pollfd v[2], bool out)
+static unsigned what_to_poll(struct p9_client *c, struct pollfd v[2], bool out, bool *now)
 {
-	v[0] = (struct pollfd){ .fd = c->in, .events = POLLIN };
+	*now = false;
 	if (offline(c)) {
 		v[0] = (struct pollfd){ .fd = c->recover->fd, .events = POLLOUT };
 		return 1;
 	}
-	if (out && c->in == c->out) {
-		v[0].events |= POLLOUT;
-	} else if (out) {
-		v[1] = (struct pollfd){ .fd = c->out, .events = POLLOUT };
-	}
-	return out && c->in != c->out ? 2 : 1;
+	return c->carrier->watch(c, v, out, now);
 }
 
 static int pull_and_note(struct p9_client *c)
@@ -280,7 +278,11 @@ static int move(struct p9_client *c)
 static int wait_once(struct p9_client *c, int ms)
 {
 	struct pollfd v[2];
-	unsigned n = what_to_poll(c, v, out_waits(c));
+	bool now;
+	if (c->carrier->wait && !offline(c)) {
+		return c->carrier->wait(c, ms);
+	}
+	unsigned n = what_to_poll(c, v, out_waits(c), &now);
 	int k = poll(v, n, ms);
 	return k >= 0 || errno != EINTR;
 }
@@ -352,8 +354,16 @@ int p9_client_work(struct p9_client *c)
 
 unsigned p9_client_poll(struct p9_client *c, struct pollfd v[2], int *timeout_ms)
 {
-	*timeout_ms = c->mem && !c->engine.error && !(c->recover && c->recover->answers) ? look_at_clock(c) : 0;
-	return what_to_poll(c, v, c->mem && out_waits(c));
+	bool now = true;
+	if (!c->mem) {
+		*timeout_ms = 0;
+		v[0] = (struct pollfd){ .fd = -1 };
+		return 1;
+	}
+	int ms = !c->engine.error && !(c->recover && c->recover->answers) ? look_at_clock(c) : 0;
+	unsigned n = what_to_poll(c, v, out_waits(c), &now);
+	*timeout_ms = now ? 0 : ms;
+	return n;
 }
 
 /* ---- one request, one reply ---- */
@@ -473,7 +483,9 @@ int p9_client_call(struct p9_client *c, struct p9_msg *msg, void *dst, struct p9
 static void thread_wait(struct p9_client *c, int ms, bool out)
 {
 	struct pollfd v[3];
-	unsigned n = what_to_poll(c, v, out);
+	bool now;
+	unsigned n = what_to_poll(c, v, out, &now);
+	ms = now ? 0 : ms;
 	v[n] = (struct pollfd){ .fd = c->bell, .events = POLLIN };
 	poll(v, n + 1, ms);
 	uint64_t count;
@@ -535,6 +547,24 @@ int p9_client_thread(struct p9_client *c)
 		return p9_client_set_error(c, p9_hosterr(e));
 	}
 	return 0;
+}
+
+void *p9_client_buffer(struct p9_client *c, size_t n)
+{
+	p9_client_enter(c);
+	void *p = c->carrier && c->carrier->buffer ? c->carrier->buffer(c, n) : NULL;
+	p9_client_leave(c);
+	return p ? p : malloc(n ? n : 1);
+}
+
+void p9_client_buffer_free(struct p9_client *c, void *p)
+{
+	p9_client_enter(c);
+	bool theirs = p && c->carrier && c->carrier->put_buffer && c->carrier->put_buffer(c, p);
+	p9_client_leave(c);
+	if (!theirs) {
+		free(p);
+	}
 }
 
 void p9_client_thread_end(struct p9_client *c)

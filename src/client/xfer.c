@@ -18,6 +18,7 @@
 struct p9_pool {
 	size_t size;
 	unsigned max, made, nfree;
+	struct p9_client *client; /* whose memory it is: the first that asked */
 	uint8_t **all;
 	uint8_t *free[];
 };
@@ -36,17 +37,18 @@ struct p9_pool *p9_pool_new(size_t size, unsigned max)
 void p9_pool_free(struct p9_pool *p)
 {
 	for (unsigned i = 0; p && i < p->made; i++) {
-		free(p->all[i]); /* also those that a dead link will never give back */
+		p9_client_buffer_free(p->client, p->all[i]); /* also those that a dead link will never give back */
 	}
 	free(p);
 }
 
-static uint8_t *pool_get(struct p9_pool *p)
+static uint8_t *pool_get(struct p9_pool *p, struct p9_client *c)
 {
+	p->client = p->client ? p->client : c;
 	if (p->nfree > 0) {
 		return p->free[--p->nfree];
 	}
-	uint8_t *buf = p->made < p->max ? malloc(p->size) : NULL;
+	uint8_t *buf = p->made < p->max ? p9_client_buffer(p->client, p->size) : NULL;
 	if (buf) {
 		p->all[p->made++] = buf;
 	}
@@ -72,7 +74,7 @@ static uint64_t now_us(void)
 
 static uint8_t *get_buffer(struct p9_xfer *x)
 {
-	return x->pool ? pool_get(x->pool) : x->memory + (x->next - x->offset);
+	return x->pool ? pool_get(x->pool, x->client) : x->memory + (x->next - x->offset);
 }
 
 static void put_buffer(struct p9_xfer *x, uint8_t *buf)

@@ -94,7 +94,7 @@ int p9_cmd_cat(struct p9_cli *cli, int argc, char **argv)
 			break;
 		}
 	}
-	p9_client_free(c);
 	p9_pool_free(pool);
+	p9_client_free(c);
 	return code;
 }

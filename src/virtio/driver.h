@@ -56,6 +56,11 @@ P9_MUST_USE int p9_vdrv_add(struct p9_vdrv *d, const struct p9_vbuf *v, unsigned
 P9_MUST_USE bool p9_vdrv_kick(struct p9_vdrv *d);
 /* The next answer. Returns 1; 0 when there is none; -P9_EPROTO: the queue is stopped, and `why` has the reason. */
 P9_MUST_USE int p9_vdrv_get(struct p9_vdrv *d, struct p9_vanswer *out);
+/* Whether answers have come; nothing is taken. For polling. */
+static inline bool p9_vdrv_has(const struct p9_vdrv *d)
+{
+	return !d->why && p9_vload_index(&d->conf.ring.used->idx) != d->last_used;
+}
 /* Before sleeping: asks for notifications. Returns true when answers have come meanwhile. */
 P9_MUST_USE bool p9_vdrv_wait(struct p9_vdrv *d);
 /* While busy or polling: does without notifications. */

@@ -5,7 +5,7 @@
 #include "base/loop.h"
 #include "transport/vhost/inflight.h"
 #include "transport/vhost/memory.h"
-#include "transport/vhost/protocol.h"
+#include "virtio/vhost_user.h"
 #include "transport/vhost/vhost.h"
 
 struct p9_vhost;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* protocol.h - the messages of vhost-user, as QEMU's docs/interop/vhost-user.rst has them. Host byte order. */
-#ifndef P9_VHOST_PROTOCOL_H
-#define P9_VHOST_PROTOCOL_H
+/* vhost_user.h - the messages of vhost-user, as docs/interop/vhost-user.rst of QEMU has them. Host byte order. For both ends:
+ * src/transport/vhost/ is the device, src/front/ the driver. */
+#ifndef P9_VIRTIO_VHOST_USER_H
+#define P9_VIRTIO_VHOST_USER_H
 #include <stdint.h>
 
 enum {
