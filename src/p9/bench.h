@@ -73,6 +73,10 @@ struct bench_conn {
 	uint64_t next, size; /* place in the file of the sequential workloads; its size */
 	uint64_t random;
 	bool waiting; /* output is waiting for room in the socket */
+	/* bench_front.c */
+	struct p9_front *front; /* NULL: descriptors */
+	void **into;		/* where each slot's Tread goes */
+	void *payload;		/* of Twrites; NULL: the constant block */
 	char err[200];
 };
 /* Connects, agrees on the version and attaches BENCH_ROOT. Returns an exit code of cli.h, with the cause in c->err. */
@@ -90,6 +94,22 @@ void bench_queue(struct bench_conn *c, struct bench_slot *s, uint32_t payload);
 P9_MUST_USE int bench_flush(struct bench_conn *c);
 /* Takes in what has come. Returns 1, 0 when nothing has come, -P9_Exxx when the link is gone. */
 P9_MUST_USE int bench_fill(struct bench_conn *c);
+
+/* ---- bench_front.c: the same over vhost-user ---- */
+struct p9_addr;
+/* fd is the connection's from here on. Returns 0, or -P9_Exxx with the cause in c->err. */
+P9_MUST_USE int bench_front_open(struct bench_conn *c, const struct p9_addr *a, int fd, uint32_t msize);
+void bench_front_close(struct bench_conn *c);
+P9_MUST_USE int bench_front_flush(struct bench_conn *c);
+void bench_front_wait(struct bench_conn *c, int ms);
+/* The next reply, put at the beginning of inbuf; without its payload when drops() says so. Returns its length, 0 when there
+ * is none, -P9_Exxx when the link is gone. */
+P9_MUST_USE int bench_front_next(struct bench_conn *c,
+				 bool (*drops)(const void *arg, const struct bench_conn *c, const uint8_t *frame),
+				 const void *arg);
+/* Waits for it. */
+P9_MUST_USE int bench_front_call(struct bench_conn *c);
+int bench_front_socket(const struct bench_conn *c);
 
 /* ---- bench_run.c: the loop ---- */
 struct bench_tally {

@@ -70,11 +70,14 @@ int bench_conn_init(struct bench_conn *c, const struct p9_cli *cli, unsigned num
 	if (rc < 0) {
 		return P9_EXIT_USAGE;
 	}
-	if (number > 0 && addr.kind != P9_ADDR_UNIX && addr.kind != P9_ADDR_TCP) {
+	if (number > 0 && (addr.kind == P9_ADDR_FD || addr.kind == P9_ADDR_STDIO)) {
 		snprintf(c->err, sizeof(c->err), "%s: only one connection can be had there", cli->addr);
 		return P9_EXIT_USAGE;
 	}
 	rc = p9_addr_connect(&addr, &c->in, &c->out, c->err, sizeof(c->err));
+	if (rc == 0 && addr.kind == P9_ADDR_VHOST) {
+		rc = bench_front_open(c, &addr, c->in, cli->msize);
+	}
 	if (rc < 0) {
 		return P9_EXIT_CONNECT;
 	}
@@ -95,6 +98,9 @@ int bench_conn_init(struct bench_conn *c, const struct p9_cli *cli, unsigned num
 
 void bench_conn_fini(struct bench_conn *c)
 {
+	if (c->front != NULL) {
+		bench_front_close(c);
+	}
 	if (c->in > 2) {
 		close(c->in);
 	}
@@ -112,7 +118,8 @@ pid_t bench_conn_peer(const struct bench_conn *c)
 {
 	struct ucred cred = { 0 };
 	socklen_t len = sizeof(cred);
-	return getsockopt(c->in, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 ? cred.pid : 0;
+	int fd = c->front != NULL ? bench_front_socket(c) : c->in;
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 ? cred.pid : 0;
 }
 
 /* Reads one whole frame to the beginning of inbuf; returns its length. */
@@ -150,7 +157,7 @@ int bench_call(struct bench_conn *c, struct p9_msg *t, struct p9_msg *r)
 	do {
 		rc = bench_flush(c);
 	} while (rc == 0 && c->waiting);
-	len = rc < 0 ? rc : read_frame(c);
+	len = rc < 0 ? rc : c->front != NULL ? bench_front_call(c) : read_frame(c);
 	if (len < 0) {
 		return len;
 	}
@@ -215,13 +222,16 @@ void bench_queue(struct bench_conn *c, struct bench_slot *s, uint32_t payload)
 		c->iov[c->niov++] = (struct iovec){ to, len };
 	}
 	if (payload > 0) {
-		c->iov[c->niov++] = (struct iovec){ payload_block, payload };
+		c->iov[c->niov++] = (struct iovec){ c->payload != NULL ? c->payload : payload_block, payload };
 	}
 }
 
 int bench_flush(struct bench_conn *c)
 {
 	c->waiting = false;
+	if (c->front != NULL) {
+		return bench_front_flush(c);
+	}
 	while (c->iov0 < c->niov) {
 		unsigned n = c->niov - c->iov0;
 		ssize_t sent = writev(c->out, c->iov + c->iov0, n < 1024 ? (int)n : 1024);

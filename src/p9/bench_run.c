@@ -194,11 +194,33 @@ static void watch_clock(struct bench_run *r)
 	}
 }
 
+static bool front_drops(const void *arg, const struct bench_conn *c, const uint8_t *frame)
+{
+	return drops(arg, c, frame);
+}
+
+/* A round over vhost-user: whole replies, one by one. */
+static int take_front(struct bench_run *r, struct bench_conn *c)
+{
+	int len, rc = 0;
+	bench_front_wait(c, r->nconns > 1 ? 0 : 1000);
+	watch_clock(r);
+	while (rc == 0 && (len = bench_front_next(c, front_drops, r)) != 0) {
+		rc = len < 0 ? len : take_reply(r, c, c->inbuf, (uint32_t)len, (uint32_t)len);
+		if (len > 0 && rc < 0) {
+			snprintf(c->err, sizeof(c->err), "the server sent a malformed or unasked reply");
+		}
+	}
+	return rc;
+}
+
 /* One round on a connection. */
 static int pump(struct bench_run *r, struct bench_conn *c)
 {
 	int rc = 0;
-	if (!c->waiting) {
+	if (c->front != NULL) {
+		rc = take_front(r, c);
+	} else if (!c->waiting) {
 		rc = bench_fill(c);
 		watch_clock(r);
 		if (rc > 0) {

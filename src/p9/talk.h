@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* talk.h - running .9t scripts: connections, messages, commands, tests.
  *
- *   talk_conn.c  frames out and in         talk_msg.c   values <-> messages, by the descriptors
+ *   talk_conn.c  frames out and in         talk_front.c the same over vhost-user
+ *   talk_msg.c   values <-> messages, by the descriptors
  *   talk_host.c  shell commands            talk_send.c, talk_exec.c  the statements
  *   talk_kit.c   statements of the conformance kit
  *   talk_run.c   tests and their results   cmd_talk.c   `p9 talk`
@@ -23,6 +24,7 @@ struct talk_conn {
 	struct talk_conn *next;
 	struct talk_text name;
 	int in, out;
+	struct p9_front *front;	   /* instead of in and out: a vhost-user device */
 	pid_t child;		   /* the other end, when it was started for this connection; or 0 */
 	bool eof, serving, corked; /* serving: we are the server here */
 	bool deaf_peer;		   /* it takes nothing any more (EPIPE) */
@@ -54,6 +56,18 @@ enum talk_got p9_talk_recv(struct talk_conn *c, int tag, int ms, struct talk_fra
 void p9_talk_unrecv(struct talk_conn *c, struct talk_frame *f);
 bool p9_talk_tag_busy(const struct talk_conn *c, uint16_t tag);
 int64_t p9_talk_now(void);
+
+/* ---- the same over vhost-user: talk_front.c ---- */
+#define P9_TALK_FRONT_ERR 512
+struct p9_addr;
+/* fd is the device's control socket, and the front's from here on. Returns 0, or -P9_Exxx with the cause in why
+ * (P9_TALK_FRONT_ERR bytes). */
+int p9_talk_front_open(const struct p9_addr *a, int fd, struct p9_front **out, char *why);
+void p9_talk_front_close(struct talk_conn *c);
+/* Whether whole requests wait to be sent. */
+bool p9_talk_front_waits(const struct talk_conn *c);
+/* Waits at most ms and moves what can move; replies land in ibuf. False when nothing did. */
+bool p9_talk_front_pump(struct talk_conn *c, int ms, bool deaf);
 
 /* ---- messages: talk_msg.c ---- */
 struct talk_ids {

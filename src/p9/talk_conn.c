@@ -71,6 +71,7 @@ int p9_talk_conn_free(struct talk_conn *c)
 	if (!c) {
 		return 0;
 	}
+	p9_talk_front_close(c);
 	close_both(c->in, c->out);
 	int status = c->child > 0 ? p9_talk_wait(c->child, CHILD_END_MS) : 0;
 	while (c->first) {
@@ -214,6 +215,18 @@ static size_t take_frame(struct talk_conn *c, const uint8_t *p, size_t n)
 	return size;
 }
 
+static void take_frames(struct talk_conn *c)
+{
+	size_t used = 0;
+	for (size_t took = 1; took > 0; used += took) {
+		took = take_frame(c, c->ibuf + used, c->ilen - used);
+	}
+	if (used) {
+		memmove(c->ibuf, c->ibuf + used, c->ilen - used);
+		c->ilen -= used;
+	}
+}
+
 static void receive_some(struct talk_conn *c)
 {
 	if (!grow(&c->ibuf, &c->icap, c->ilen + READ_CHUNK)) {
@@ -226,17 +239,17 @@ static void receive_some(struct talk_conn *c)
 		return;
 	}
 	c->ilen += (size_t)n;
-	size_t used = 0;
-	for (size_t took = 1; took > 0; used += took) {
-		took = take_frame(c, c->ibuf + used, c->ilen - used);
-	}
-	memmove(c->ibuf, c->ibuf + used, c->ilen - used);
-	c->ilen -= used;
+	take_frames(c);
 }
 
 /* Waits at most ms for either direction and moves what can move. False when nothing did. */
 static bool pump(struct talk_conn *c, int ms, bool deaf)
 {
+	if (c->front) {
+		bool moved = p9_talk_front_pump(c, ms, deaf || c->broken[0]);
+		take_frames(c);
+		return moved;
+	}
 	struct pollfd fds[2] = { { c->in, POLLIN, 0 }, { c->out, POLLOUT, 0 } };
 	fds[0].fd = deaf || c->eof || c->broken[0] ? -1 : c->in;
 	fds[1].fd = c->olen > 0 ? c->out : -1;
@@ -252,11 +265,16 @@ static bool pump(struct talk_conn *c, int ms, bool deaf)
 	return true;
 }
 
+static bool waits(const struct talk_conn *c)
+{
+	return c->front ? p9_talk_front_waits(c) : c->olen > 0;
+}
+
 bool p9_talk_flush(struct talk_conn *c, int ms, bool deaf)
 {
-	while (c->olen > 0 && pump(c, ms, deaf)) {
+	while (waits(c) && pump(c, ms, deaf)) {
 	}
-	return c->olen == 0;
+	return !waits(c);
 }
 
 static struct talk_frame *take(struct talk_conn *c, int tag)

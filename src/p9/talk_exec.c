@@ -371,6 +371,8 @@ static int do_requires(struct talk_run *r, const struct talk_stmt *st)
 		fine = root == p9_talk_is(&st->name, "root");
 	} else if (p9_talk_is(&st->name, "shared")) {
 		fine = !r->opt->spawn;
+	} else if (p9_talk_is(&st->name, "stream")) {
+		fine = r->opt->spawn || strncmp(r->opt->addr, "vhost-user:", 11) != 0;
 	} else {
 		fine = !r->opt->spawn && strncmp(r->opt->addr, st->name.s, st->name.len) == 0;
 	}

@@ -410,10 +410,10 @@ static int parse_requires(struct parser *p, struct talk_stmt *st)
 		return -1;
 	}
 	st->negate = p->lx.tok.kind == TOK_STR;
-	bool known = is_word(p, "root") || is_word(p, "user") || is_word(p, "shared") || is_word(p, "unix") ||
-		     is_word(p, "tcp");
+	bool known = is_word(p, "root") || is_word(p, "user") || is_word(p, "shared") || is_word(p, "stream") ||
+		     is_word(p, "unix") || is_word(p, "tcp") || is_word(p, "vhost");
 	return st->negate || known ? name(p, &st->name, "")
-				   : expected(p, "root, user, shared, unix, tcp or a \"command\"");
+				   : expected(p, "root, user, shared, stream, unix, tcp, vhost or a \"command\"");
 }
 
 static int parse_test(struct parser *p, struct talk_stmt *st)

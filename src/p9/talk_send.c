@@ -51,14 +51,19 @@ static uint16_t free_tag(struct talk_conn *c)
 
 /* ---- opening ---- */
 
-static int dial(struct talk_run *r, int *in, int *out)
+static int dial(struct talk_run *r, int *in, int *out, struct p9_front **front)
 {
 	struct talk_pos pos = r->script->stmts[r->pc].pos;
 	struct p9_addr a;
-	char why[512];
+	char why[P9_TALK_FRONT_ERR];
 	if (p9_addr_parse(&a, r->opt->addr, why, sizeof(why)) < 0 ||
 	    p9_addr_connect(&a, in, out, why, sizeof(why)) < 0) {
 		return p9_talk_fail(r->err, pos, "%s", why);
+	}
+	if (a.kind == P9_ADDR_VHOST) {
+		int fd = *in;
+		*in = *out = -1;
+		return p9_talk_front_open(&a, fd, front, why) < 0 ? p9_talk_fail(r->err, pos, "%s", why) : 0;
 	}
 	if (a.kind != P9_ADDR_FD && a.kind != P9_ADDR_STDIO) {
 		return 0;
@@ -74,12 +79,13 @@ int p9_talk_connect(struct talk_run *r, bool version)
 {
 	const struct talk_stmt *st = &r->script->stmts[r->pc];
 	int in = -1, out = -1;
+	struct p9_front *front = NULL;
 	pid_t child = 0;
 	if (r->opt->spawn) {
 		const struct talk_cmd cmd = { r->opt->host_dir, r->opt->spawn, NULL, 0 };
 		child = p9_talk_spawn(&cmd, false, &in);
 		out = in;
-	} else if (dial(r, &in, &out) < 0) {
+	} else if (dial(r, &in, &out, &front) < 0) {
 		return -1;
 	}
 	struct talk_conn *c = child < 0 ? NULL : p9_talk_conn_new(r->name, in, out);
@@ -87,6 +93,7 @@ int p9_talk_connect(struct talk_run *r, bool version)
 		return p9_talk_fail(r->err, st->pos, "cannot start \"%s\"", r->opt->spawn ? r->opt->spawn : "");
 	}
 	c->child = child;
+	c->front = front;
 	c->next = r->conns;
 	r->conns = r->conn = c;
 	const struct talk_stmt plain = {

@@ -8,6 +8,8 @@ end with status 0 and without its socket within a second of SIGTERM.
 
   transport   how
   unix, tcp   p9d -l unix:... -l tcp:127.0.0.1:..., one server for all connections of the script
+  vhost       the same p9d with -l vhost-user:...; a connection is a device, a message a request of its ring. Tests of what
+              only a stream can do say `requires stream`
   stdio       p9d -l stdio, one server for each connection (its end and exit status are checked by `p9 talk --spawn`)
 
 A script picks a server other than `main` with its line `server NAME` (see SERVERS)."""
@@ -27,20 +29,21 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.geteuid() == 0
 OPEN = "squash=none"
+TRANSPORTS = ("unix", "tcp", "stdio", "vhost")
 
 # name -> (exports, options, transports); {d}: the fixture, {b}: another directory
 SERVERS = {
-    "main": (["main={d}," + OPEN], [], ("unix", "tcp", "stdio")),
-    "multi": (["a={d}," + OPEN, "b={b}," + OPEN, "ro={d},ro," + OPEN], [], ("unix", "tcp", "stdio")),
-    "ro": (["main={d},ro," + OPEN], [], ("unix", "tcp")),
-    "dev": (["main={d},dev," + OPEN], [], ("unix",)),
-    "small": (["main={d}"], ["--msize", "8192"], ("unix", "tcp", "stdio")),
+    "main": (["main={d}," + OPEN], [], ("unix", "tcp", "stdio", "vhost")),
+    "multi": (["a={d}," + OPEN, "b={b}," + OPEN, "ro={d},ro," + OPEN], [], ("unix", "tcp", "stdio", "vhost")),
+    "ro": (["main={d},ro," + OPEN], [], ("unix", "tcp", "vhost")),
+    "dev": (["main={d},dev," + OPEN], [], ("unix", "vhost")),
+    "small": (["main={d}"], ["--msize", "8192"], ("unix", "tcp", "stdio", "vhost")),
     "squash": (["main={d}"], [], ("tcp",)),
     "unixdefault": (["main={d}"], [], ("unix",)),
-    "checked": (["main={d},checks=server," + OPEN], [], ("unix", "tcp")),
-    "trusted": (["main={d},checks=client," + OPEN], [], ("unix", "tcp")),
+    "checked": (["main={d},checks=server," + OPEN], [], ("unix", "tcp", "vhost")),
+    "trusted": (["main={d},checks=client," + OPEN], [], ("unix", "tcp", "vhost")),
     "client": (["main={d}"], [], ("unix",)),
-    "single": (["main={d}"], ["--identity", "single"], ("unix", "tcp", "stdio")),
+    "single": (["main={d}"], ["--identity", "single"], ("unix", "tcp", "stdio", "vhost")),
 }
 
 
@@ -105,6 +108,7 @@ class Server:
     def __init__(self, p9d, spec, dirs, work, log):
         exports, options, _ = spec
         self.sock = os.path.join(work, "s")
+        self.vhost = os.path.join(work, "v")
         self.tcp = f"tcp:127.0.0.1:{free_port()}"
         self.args = [p9d] + options
         for e in exports:
@@ -114,7 +118,8 @@ class Server:
         self.proc = None
 
     def start(self):
-        self.proc = subprocess.Popen(self.args + ["-l", "unix:" + self.sock, "-l", self.tcp], stdin=subprocess.DEVNULL,
+        self.proc = subprocess.Popen(self.args + ["-l", "unix:" + self.sock, "-l", self.tcp,
+                                                  "-l", f"vhost-user:{self.vhost},tag=talk"], stdin=subprocess.DEVNULL,
                                      stdout=self.log, stderr=self.log)
         host, port = self.tcp[4:].split(":")
         for _ in range(500):
@@ -164,7 +169,7 @@ class Server:
                 bad.append(f"p9d took {took:.1f} s to end at SIGTERM")
         if self.proc.returncode != 0:
             bad.append(f"p9d ended with status {self.proc.returncode}")
-        if os.path.exists(self.sock):
+        if os.path.exists(self.sock) or os.path.exists(self.vhost):
             bad.append("p9d left its socket behind")
         return bad
 
@@ -190,6 +195,8 @@ class Job:
             cmd += ["-s", "unix:" + server.sock]
         elif self.transport == "tcp":
             cmd += ["-s", server.tcp]
+        elif self.transport == "vhost":
+            cmd += ["-s", "vhost-user:" + server.vhost]
         cmd += ["talk", "--host", dirs["d"], "--setup", setup, "--timeout", str(self.opt.timeout)]
         if self.transport == "stdio":
             cmd += ["--spawn", server.spawn]
@@ -259,7 +266,7 @@ def options():
     ap.add_argument("--p9d", default=os.path.join(build, "p9d"))
     ap.add_argument("--p9", default=os.path.join(build, "p9"))
     ap.add_argument("--filter", help="only tests with this in their name")
-    ap.add_argument("--transport", action="append", choices=("unix", "tcp", "stdio"), help="default: all three")
+    ap.add_argument("--transport", action="append", choices=TRANSPORTS, help="default: all")
     ap.add_argument("--timeout", type=int, default=5000, help="longest wait for a reply, ms")
     ap.add_argument("--keep", action="store_true", help="keep the directories and logs")
     ap.add_argument("--slow", action="store_true", help="also what waits for timers of 10 s and more")
@@ -283,7 +290,7 @@ def main():
     jobs = []
     for s in scripts:
         known = SERVERS[server_of(s)][2]
-        jobs += [Job(s, t, opt, top) for t in opt.transport or ("unix", "tcp", "stdio") if t in known]
+        jobs += [Job(s, t, opt, top) for t in opt.transport or TRANSPORTS if t in known]
     passed = failed = skipped = 0
     with concurrent.futures.ThreadPoolExecutor(opt.jobs) as pool:
         for job in pool.map(Job.run, jobs):
