@@ -3,7 +3,7 @@
  *
  * What a read over shared memory does and cannot do without. The buffers (as many as requests would be in flight) are
  * taken in turn, the file is read from its beginning to its end and over again, as `p9 bench read` does.
- * usage: preadv FILE SIZE BUFFERS SECONDS      prints MB/s
+ * usage: preadv FILE SIZE BUFFERS SECONDS      prints MB/s, and the median of a call's us
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -36,6 +36,12 @@ static void *shared(size_t n)
 	return p;
 }
 
+static int by_value(const void *a, const void *b)
+{
+	const float *x = a, *y = b;
+	return (*x > *y) - (*x < *y);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 5) {
@@ -53,6 +59,8 @@ int main(int argc, char **argv)
 	char *mem = shared(size * buffers);
 	double begin = now(), end = begin;
 	unsigned long long bytes = 0;
+	static float took[1 << 20];
+	size_t calls = 0;
 	for (size_t i = 0, off = 0; end - begin < secs; i++, off += size) {
 		off = off + size > (size_t)st.st_size ? 0 : off;
 		struct iovec iov = { mem + i % buffers * size, size };
@@ -63,8 +71,12 @@ int main(int argc, char **argv)
 			return 1;
 		}
 		bytes += (unsigned long long)n;
+		double last = end;
 		end = now();
+		took[calls++ % (sizeof(took) / sizeof(took[0]))] = (float)(end - last) * 1e6f;
 	}
-	printf("%.1f\n", (double)bytes / 1e6 / (end - begin));
+	calls = calls < sizeof(took) / sizeof(took[0]) ? calls : sizeof(took) / sizeof(took[0]);
+	qsort(took, calls, sizeof(took[0]), by_value);
+	printf("%.1f %.1f\n", (double)bytes / 1e6 / (end - begin), (double)took[calls / 2]);
 	return 0;
 }

@@ -101,7 +101,8 @@ struct p9_link {
 	bool reading;	       /* messages are being taken; false while user->full() */
 	bool busy;	       /* process() is at work, perhaps in a call that has lost the loop */
 	bool broken;	       /* ended, one way or the other */
-	bool lasting;	       /* outlives sessions: what comes before a Tversion is answered ESTALE */
+	bool more;    /* with frame(): another message has come already, whose reply need not wait for this one's */
+	bool lasting; /* outlives sessions: what comes before a Tversion is answered ESTALE */
 };
 
 #endif

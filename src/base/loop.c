@@ -3,12 +3,17 @@
  *
  * State lives in struct p9_loop, never on the stack of the thread that runs it: events not yet handled stay in
  * loop->ev, so that a thread which takes over goes on at that place.
+ *
+ * Pollers are looked at before the loop sleeps (spin.h). So a busy ring costs no system call, and an idle one no CPU.
  */
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 #include "base/hosterr.h"
 #include "base/loop.h"
+
+#define EPOLL_EVERY 50000u /* ns that descriptors may wait while pollers are busy */
+#define NEWS 2
 
 static uint64_t now_ms(void)
 {
@@ -148,6 +153,84 @@ static int handle_events(struct p9_loop *loop)
 	return 0;
 }
 
+/* ---- pollers ---- */
+void p9_loop_poll(struct p9_loop *loop, struct p9_poller *p)
+{
+	if (!p->listed) {
+		p->listed = true;
+		p->next = loop->pollers;
+		loop->pollers = p;
+	}
+}
+
+void p9_loop_unpoll(struct p9_loop *loop, struct p9_poller *p)
+{
+	for (struct p9_poller **pp = &loop->pollers; p->listed && *pp; pp = &(*pp)->next) {
+		if (*pp == p) {
+			*pp = p->next;
+			break;
+		}
+	}
+	p->listed = false;
+}
+
+static struct p9_poller *with_news(const struct p9_loop *loop)
+{
+	struct p9_poller *p = loop->pollers;
+	while (p && !p->has(p)) {
+		p = p->next;
+	}
+	return p;
+}
+
+/* Looks until one has news, time is over, or other work has come. */
+static struct p9_poller *spin(struct p9_loop *loop, uint64_t until)
+{
+	do {
+		for (int i = 0; i < P9_SPIN_LOOKS; i++) {
+			struct p9_poller *p = with_news(loop);
+			if (p) {
+				return p;
+			}
+			p9_spin_relax();
+		}
+	} while (!atomic_load_explicit(&loop->posted, memory_order_relaxed) && p9_spin_clock() < until);
+	return NULL;
+}
+
+/* Returns NEWS when some was dealt with, 0 when all are armed, P9_LOST. */
+static int look_at_pollers(struct p9_loop *loop)
+{
+	uint64_t until = p9_spin_begin(&loop->spin);
+	struct p9_poller *p = until ? spin(loop, until) : NULL;
+	bool seen = p != NULL;
+	if (until && !p) {
+		p9_spin_missed(&loop->spin);
+	}
+	while (!p && loop->pollers) {
+		struct p9_poller *first = loop->pollers;
+		p9_loop_unpoll(loop, first);
+		p = first->arm(first) ? first : NULL;
+	}
+	if (!p) {
+		return 0; /* waiting ends in p9_loop_run() */
+	}
+	p9_spin_end(&loop->spin, seen);
+	p9_loop_unpoll(loop, p);
+	return p->ready(p) == P9_LOST ? P9_LOST : NEWS;
+}
+
+/* Whether the descriptors can wait a little longer, because there is news from pollers all the time. */
+static bool descriptors_wait(struct p9_loop *loop)
+{
+	uint64_t now = p9_spin_clock();
+	if (now - loop->looked < EPOLL_EVERY) {
+		return true;
+	}
+	loop->looked = now;
+	return false;
+}
+
 void p9_loop_run(struct p9_loop *loop, struct p9_thread *self)
 {
 	loop->thread = self;
@@ -173,9 +256,19 @@ void p9_loop_run(struct p9_loop *loop, struct p9_thread *self)
 		if (loop->after && loop->after(loop) == P9_LOST) {
 			return;
 		}
-		loop->nev = wait(loop, timeout);
-		loop->evi = 0;
+		int news = loop->pollers && timeout != 0 ? look_at_pollers(loop) : 0;
+		if (news == P9_LOST) {
+			return;
+		}
+		loop->nev = loop->evi = 0;
+		if (news == NEWS && descriptors_wait(loop)) {
+			continue;
+		}
+		loop->nev = wait(loop, news == NEWS ? 0 : timeout);
 		loop->now = now_ms();
+		if (loop->spin.since) {
+			p9_spin_end(&loop->spin, false);
+		}
 	}
 }
 

@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include "base/buf.h"
 #include "base/crew.h"
+#include "base/spin.h"
 #include "base/timer.h"
 
 #define P9_LOOP_EVENTS 64
@@ -18,6 +19,16 @@ struct p9_source {
 	int fd;
 	/* Called with epoll bits. Returns 0 or P9_LOST. */
 	int (*ready)(struct p9_source *s, uint32_t events);
+};
+
+/* What can have news without a descriptor's saying so: a ring in shared memory. A system call to sleep and one to be woken
+ * cost more than many a request, so the loop looks at pollers for a while before it sleeps. */
+struct p9_poller {
+	struct p9_poller *next;
+	bool listed;
+	bool (*has)(const struct p9_poller *p); /* whether there is news; called very often */
+	bool (*arm)(struct p9_poller *p);	/* before sleeping: news will come by a descriptor. Returns has() */
+	int (*ready)(struct p9_poller *p);	/* there is news. Returns 0 or P9_LOST */
 };
 
 /* Whose turn it is: a counter and one of these states in the low bits. */
@@ -41,6 +52,9 @@ struct p9_loop {
 	struct p9_timers timers;
 	struct p9_bufpool pool;
 	struct p9_source bell_source;
+	struct p9_poller *pollers;
+	struct p9_spin spin;
+	uint64_t looked; /* ns: the last epoll_wait(2) while they have news all the time */
 	/* Set by the owner: goes on after the loop was taken over in the middle of a call. Returns 0 or P9_LOST. */
 	int (*on_stolen)(struct p9_loop *loop);
 	/* Set by the owner: work that posted jobs and timers have left to do. Returns 0 or P9_LOST. */
@@ -62,6 +76,10 @@ void p9_loop_drain(struct p9_loop *loop);
 P9_MUST_USE int p9_loop_add(struct p9_loop *loop, struct p9_source *s, uint32_t events);
 void p9_loop_mod(struct p9_loop *loop, struct p9_source *s, uint32_t events);
 void p9_loop_del(struct p9_loop *loop, struct p9_source *s);
+
+/* Looks at p until it has news, once, or the loop sleeps; then it is armed. May be called again meanwhile. Loop thread. */
+void p9_loop_poll(struct p9_loop *loop, struct p9_poller *p);
+void p9_loop_unpoll(struct p9_loop *loop, struct p9_poller *p);
 
 /* Brackets a call that might block. Between them only the call itself may run: nothing of the loop is touched. */
 static inline uint64_t p9_loop_enter(struct p9_loop *loop)

@@ -5,9 +5,7 @@
  * device cannot reach it, goes through a block. Both come back with the answer, and the memory of the answer that was
  * handed out last is kept until the next is asked for.
  *
- * Waiting begins with polling: an answer from the page cache takes a few microseconds, sleeping and being woken takes
- * more. How long is found out as KVM does for its guests: longer when the answer came soon after sleeping had begun, not
- * at all when answers take their time, so that a slow device costs no CPU.
+ * Waiting begins with polling (base/spin.h).
  * Must stay true: the caller's memory is not touched after its reply was handed out, by us; by the device only what is
  * in p9_front_buffer() memory, when the link has ended.
  */
@@ -24,9 +22,6 @@
 #include "front/internal.h"
 #include "p9/codec.h"
 
-#define SPIN_MAX 50000u /* ns */
-#define SPIN_MIN 5000u
-#define SPIN_LOOKS 64 /* between two looks at the clock */
 #define BLOCKS_SPARE 64u
 #define BLOCKS_RESERVE 4u /* for requests, so that buffers alone cannot use all up */
 #define SHARED_MAX (UINT64_C(1) << 30)
@@ -493,32 +488,16 @@ static int events(struct p9_front *f, int ms)
 	return n > 0 ? n : 0;
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
-
-static void relax(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-	__builtin_ia32_pause();
-#elif defined(__aarch64__)
-	__asm__ volatile("yield");
-#endif
-}
-
 static bool spin(const struct p9_front *f, uint64_t until)
 {
 	do {
-		for (int i = 0; i < SPIN_LOOKS; i++) {
+		for (int i = 0; i < P9_SPIN_LOOKS; i++) {
 			if (has(f)) {
 				return true;
 			}
-			relax();
+			p9_spin_relax();
 		}
-	} while (now_ns() < until);
+	} while (p9_spin_clock() < until);
 	return false;
 }
 
@@ -527,18 +506,15 @@ int p9_front_wait(struct p9_front *f, int ms)
 	if (has(f)) {
 		return 1;
 	}
-	uint64_t from = now_ns();
-	if (ms != 0 && f->spin && spin(f, from + f->spin)) {
-		return 1;
+	if (ms == 0) {
+		return events(f, 0) > 0;
 	}
-	if (p9_front_arm(f)) {
-		return 1;
+	uint64_t until = p9_spin_begin(&f->spin);
+	bool seen = until && spin(f, until), there = seen;
+	if (until && !seen) {
+		p9_spin_missed(&f->spin);
 	}
-	int n = events(f, ms);
-	if (ms != 0 && now_ns() - from < SPIN_MAX) {
-		f->spin = f->spin * 2 < SPIN_MIN ? SPIN_MIN : f->spin * 2 < SPIN_MAX ? f->spin * 2 : SPIN_MAX;
-	} else if (ms != 0) {
-		f->spin = f->spin / 2 < SPIN_MIN ? 0 : f->spin / 2;
-	}
-	return n > 0;
+	there = there || p9_front_arm(f) || events(f, ms) > 0;
+	p9_spin_end(&f->spin, seen);
+	return there;
 }

@@ -2,6 +2,7 @@
 /* internal.h - a front, for the files of this directory alone. */
 #ifndef P9_FRONT_INTERNAL_H
 #define P9_FRONT_INTERNAL_H
+#include "base/spin.h"
 #include "front/front.h"
 #include "virtio/driver.h"
 #include "virtio/vhost_user.h"
@@ -46,7 +47,7 @@ struct p9_front {
 	struct vu_inflight inflight_desc;
 	uint64_t features, protocol;
 	char tag[VU_CONFIG_MAX];
-	uint64_t spin;	  /* ns that polling may take; finds itself */
+	struct p9_spin spin;
 	const char *gone; /* the device has ended the link, but what it answered before is still to be taken */
 	int gone_code;
 	int error;

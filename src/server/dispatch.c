@@ -9,6 +9,8 @@
 #include "server/internal.h"
 
 const struct p9_op *const p9_op_table[128] = {
+#define APART_MIN (256u * 1024)
+
 #define P9_OP_ROW(lo) [P9_T##lo] = &p9_op_##lo,
 	P9_OP_LIST(P9_OP_ROW)
 };
@@ -225,6 +227,12 @@ static int begin(struct p9_req *r, const struct p9_rule *d)
 	return rc < 0 ? rc : r->op->start ? r->op->start(r) : 0;
 }
 
+/* A large read that copies, with others behind it: two processors copy faster than one, and a thread costs little to that. */
+static bool worth_a_thread(const struct p9_req *r)
+{
+	return r->type == P9_Tread && p9_link_of(r->conn)->more && r->has_room && r->t.tread.count >= APART_MIN;
+}
+
 int p9_dispatch(struct p9_req *r)
 {
 	const struct p9_rule *d = &p9_rules[r->type];
@@ -250,7 +258,8 @@ int p9_dispatch(struct p9_req *r)
 		p9_req_finish(r);
 		return 0;
 	}
-	if (r->vol && atomic_load_explicit(&r->vol->slow, memory_order_relaxed)) {
+	r->apart = worth_a_thread(r);
+	if (r->vol && (r->apart || atomic_load_explicit(&r->vol->slow, memory_order_relaxed))) {
 		p9_req_submit(r);
 		return 0;
 	}

@@ -114,6 +114,7 @@ struct p9_req {
 	uint8_t state;
 	bool detached, holds, pure, want_new, dropped;
 	bool blocking; /* run may wait for the disk */
+	bool apart;    /* on a worker because it is large: the time it takes says nothing */
 	_Atomic bool cancel;
 	_Atomic(struct p9_thread *) thread;
 	uint32_t new_id;
@@ -322,9 +323,10 @@ void p9_lock_shard_init(struct p9_shard *sh);
 	X(version) \
 	X(auth) \
 	X(attach) \
-	X(flush) X(walk) X(read) X(write) X(clunk) X(remove) X(statfs) X(lopen) X(lcreate) X(symlink) X(mknod) \
-		X(rename) X(readlink) X(getattr) X(setattr) X(xattrwalk) X(xattrcreate) X(readdir) X(fsync) X(lock) \
-			X(getlock) X(link) X(mkdir) X(renameat) X(unlinkat)
+	X(flush) \
+	X(walk) X(read) X(write) X(clunk) X(remove) X(statfs) X(lopen) X(lcreate) X(symlink) X(mknod) X(rename) \
+		X(readlink) X(getattr) X(setattr) X(xattrwalk) X(xattrcreate) X(readdir) X(fsync) X(lock) X(getlock) \
+			X(link) X(mkdir) X(renameat) X(unlinkat)
 #define P9_OP_DECLARE(lo) extern const struct p9_op p9_op_##lo;
 P9_OP_LIST(P9_OP_DECLARE)
 

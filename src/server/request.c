@@ -296,7 +296,7 @@ static void on_worker(struct p9_job *job, struct p9_thread *self)
 	atomic_store(&r->thread, self);
 	p9_req_run(r, &self->ident);
 	atomic_store(&r->thread, NULL);
-	if (vol && p9_now_ns() - from > SLOW_NS) {
+	if (vol && !r->apart && p9_now_ns() - from > SLOW_NS) {
 		atomic_store_explicit(&vol->slow, SLOW_CALLS, memory_order_relaxed);
 	} else if (vol && atomic_load_explicit(&vol->slow, memory_order_relaxed) > 0) {
 		atomic_fetch_sub_explicit(&vol->slow, 1, memory_order_relaxed);

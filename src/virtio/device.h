@@ -73,6 +73,11 @@ P9_MUST_USE int p9_vdev_take(struct p9_vdev *d, uint16_t head, struct p9_vchain 
 void p9_vdev_push(struct p9_vdev *d, uint16_t head, uint32_t len);
 /* Shows the driver what was pushed. Returns whether it wants to be notified. */
 P9_MUST_USE bool p9_vdev_publish(struct p9_vdev *d);
+/* Whether chains have come; nothing is taken. For polling. */
+static inline bool p9_vdev_has(const struct p9_vdev *d)
+{
+	return !d->why && p9_vload_index(&d->conf.ring.avail->idx) != d->last_avail;
+}
 /* Before sleeping: asks for notifications. Returns true when chains have come meanwhile: pop, do not sleep. */
 P9_MUST_USE bool p9_vdev_wait(struct p9_vdev *d);
 /* While busy: does without notifications. */

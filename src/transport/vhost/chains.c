@@ -21,10 +21,10 @@
 #include "transport/vhost/device.h"
 
 #define VHOST(l) ((struct p9_vhost *)(l))
-#define HEAD_MAX (192u * 1024)	       /* of a message without payload: the longest there can be, with room to spare */
-#define REPLY_HEAD 512u		       /* of replies without long strings */
+#define HEAD_MAX (192u * 1024)	 /* of a message without payload: the longest there can be, with room to spare */
+#define REPLY_HEAD 512u		 /* of replies without long strings */
 #define PIECES_MAX P9_VCHAIN_MAX /* as many as the kernel takes in one call */
-#define TURN 256		       /* messages of one queue before the others of the loop have theirs */
+#define TURN 256		 /* messages of one queue before the others of the loop have theirs */
 
 _Static_assert(sizeof(struct p9_vpiece) == sizeof(struct iovec) &&
 		       offsetof(struct p9_vpiece, len) == offsetof(struct iovec, iov_len),
@@ -414,9 +414,11 @@ static int drain_queue(struct p9_vhost *v, struct p9_vqueue *q)
 			return q->kick.fd >= 0 && write(q->kick.fd, &one, sizeof(one)) < 0 ? 0 : 0;
 		}
 		int rc = next_message(q, &f);
-		if (rc == 0 && !p9_vdev_wait(&q->ring)) {
+		if (rc == 0) { /* kicks are asked for when the loop is going to sleep */
+			p9_loop_poll(v->loop, &v->poller);
 			return 0;
 		}
+		l->more = p9_vdev_has(&q->ring);
 		rc = rc > 0 ? l->user->frame(l, &f) : 0;
 		if (rc == P9_LOST) {
 			return rc;
@@ -451,16 +453,41 @@ int p9_vhost_process(struct p9_link *l)
 	return 0;
 }
 
+#define POLLER(p) ((struct p9_vhost *)((char *)(uintptr_t)(p)-offsetof(struct p9_vhost, poller)))
+
+static bool rings_have(const struct p9_poller *p)
+{
+	const struct p9_vhost *v = POLLER(p);
+	for (unsigned i = 0; i < v->nqueues; i++) {
+		if (v->queues[i].running && p9_vdev_has(&v->queues[i].ring)) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool rings_arm(struct p9_poller *p)
+{
+	struct p9_vhost *v = POLLER(p);
+	bool some = false;
+	for (unsigned i = 0; i < v->nqueues; i++) {
+		if (v->queues[i].running && !v->queues[i].ring.why) {
+			some |= p9_vdev_wait(&v->queues[i].ring);
+		}
+	}
+	return some;
+}
+
+static int rings_ready(struct p9_poller *p)
+{
+	return p9_vhost_process(&POLLER(p)->link);
+}
+
+/* The kick's count does not matter and is not read: the descriptor is watched for edges. */
 static int kicked(struct p9_source *s, uint32_t events)
 {
 	struct p9_vqueue *q = (struct p9_vqueue *)s;
-	uint64_t count;
-	struct iovec iov = { &count, sizeof(count) };
 	(void)events;
-	if (preadv2(s->fd, &iov, 1, -1, RWF_NOWAIT) < 0 && errno != EAGAIN) {
-		p9_vqueue_drop_kick(q);
-		return 0;
-	}
 	return q->running && !q->dev->link.broken ? p9_vhost_process(&q->dev->link) : 0;
 }
 
@@ -474,6 +501,7 @@ static void stop(struct p9_link *l)
 {
 	struct p9_vhost *v = VHOST(l);
 	l->broken = true;
+	p9_loop_unpoll(v->loop, &v->poller);
 	for (unsigned i = 0; i < v->nqueues; i++) {
 		p9_vqueue_drop_kick(&v->queues[i]);
 	}
@@ -506,6 +534,7 @@ static void free_vhost(struct p9_link *l)
 	}
 	p9_inflight_unmap(&v->area);
 	p9_vmem_put(v->mem);
+	p9_loop_unpoll(v->loop, &v->poller);
 	p9_loop_del(v->loop, &v->ctl);
 	close(v->ctl.fd);
 	free(v->queues);
@@ -541,6 +570,7 @@ struct p9_link *p9_vhost_make(struct p9_loop *loop, int in, int out, void *arg)
 	v->loop = loop;
 	v->conf = *conf;
 	v->ctl = (struct p9_source){ in, p9_vhost_control_ready };
+	v->poller = (struct p9_poller){ .has = rings_have, .arm = rings_arm, .ready = rings_ready };
 	v->mem = mem;
 	v->queues = queues;
 	v->nqueues = conf->queues;

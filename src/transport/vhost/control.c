@@ -215,7 +215,7 @@ static int set_vring_fd(struct p9_vhost *v)
 	if (request == VU_SET_VRING_KICK) {
 		p9_vqueue_drop_kick(q);
 		q->kick.fd = fd;
-		int rc = p9_loop_add(v->loop, &q->kick, EPOLLIN);
+		int rc = p9_loop_add(v->loop, &q->kick, EPOLLIN | EPOLLET);
 		q->started = rc == 0;
 		return rc < 0 ? rc : try_run(q);
 	}

@@ -33,6 +33,7 @@ struct p9_vhost {
 	struct p9_link link;
 	struct p9_loop *loop;
 	struct p9_source ctl;
+	struct p9_poller poller; /* the rings */
 	struct p9_vhost_conf conf;
 	struct p9_vmem *mem;
 	uint64_t features, protocol;

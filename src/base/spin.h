@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* spin.h - how long to look at shared memory before sleeping.
+ *
+ * News from another process that is at work takes a few microseconds; to sleep and be woken takes more. So whoever waits
+ * looks for about as long as news usually takes. When it looked in vain (the other end is slow, or waits for the very
+ * processor that we spin on), it sleeps at once the next time, then the next two, four ... 256 times. So polling in vain
+ * costs next to nothing, and an idle end nothing.
+ */
+#ifndef P9_BASE_SPIN_H
+#define P9_BASE_SPIN_H
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#define P9_SPIN_LOOKS 64 /* between two looks at the clock */
+enum { P9_SPIN_LEAST = 10000, P9_SPIN_MOST = 50000 /* ns */, P9_SPIN_PAUSE = 256 };
+
+struct p9_spin {
+	uint32_t usual; /* ns that news takes when it comes soon */
+	uint32_t pause, skip;
+	uint64_t since; /* when waiting began; 0: it did not */
+};
+
+static inline uint64_t p9_spin_clock(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+static inline void p9_spin_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
+/* Waiting begins. Returns until when to look, 0: not at all. */
+static inline uint64_t p9_spin_begin(struct p9_spin *s)
+{
+	s->since = p9_spin_clock();
+	if (s->skip > 0) {
+		s->skip--;
+		return 0;
+	}
+	uint32_t ns = s->usual * 3 < P9_SPIN_LEAST ? P9_SPIN_LEAST : s->usual * 3;
+	return s->since + (ns < P9_SPIN_MOST ? ns : P9_SPIN_MOST);
+}
+
+/* It was in vain. */
+static inline void p9_spin_missed(struct p9_spin *s)
+{
+	s->pause = s->pause == 0 ? 1 : s->pause < P9_SPIN_PAUSE ? s->pause * 2 : P9_SPIN_PAUSE;
+	s->skip = s->pause;
+}
+
+/* News has come, `seen` while looking, or after sleep. */
+static inline void p9_spin_end(struct p9_spin *s, bool seen)
+{
+	uint64_t took = p9_spin_clock() - s->since;
+	if (took < P9_SPIN_MOST) {
+		s->usual = (uint32_t)((s->usual * 7 + took) / 8);
+	}
+	s->pause = seen ? 0 : s->pause;
+	s->since = 0;
+}
+
+#endif
