@@ -241,15 +241,14 @@ static bool out_waits(const struct p9_client *c)
 	return p9_engine_out(&c->engine, v, 1) > 0;
 }
 
-/* What to wait for; *now: something is there already. */
 static unsigned what_to_poll(struct p9_client *c, struct pollfd v[2], bool out, bool *now)
 {
-	if (!offline(c)) {
-		return c->carrier->watch(c, v, out, now);
-	}
 	*now = false;
-	v[0] = (struct pollfd){ .fd = c->recover->fd, .events = POLLOUT };
-	return 1;
+	if (offline(c)) {
+		v[0] = (struct pollfd){ .fd = c->recover->fd, .events = POLLOUT };
+		return 1;
+	}
+	return c->carrier->watch(c, v, out, now);
 }
 
 static int pull_and_note(struct p9_client *c)
@@ -361,7 +360,7 @@ unsigned p9_client_poll(struct p9_client *c, struct pollfd v[2], int *timeout_ms
 		v[0] = (struct pollfd){ .fd = -1 };
 		return 1;
 	}
-	int ms = c->engine.error || (c->recover && c->recover->answers) ? 0 : look_at_clock(c);
+	int ms = !c->engine.error && !(c->recover && c->recover->answers) ? look_at_clock(c) : 0;
 	unsigned n = what_to_poll(c, v, out_waits(c), &now);
 	*timeout_ms = now ? 0 : ms;
 	return n;

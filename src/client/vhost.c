@@ -125,7 +125,7 @@ static int pull(struct p9_client *c, bool wait)
 	}
 	if (rc == 0) {
 		errno = EAGAIN;
-		return 0;
+		return P9_PULL_NONE;
 	}
 	while (feed(c)) {
 		rc = p9_front_next(c->front->front, &c->front->reply);
@@ -135,7 +135,7 @@ static int pull(struct p9_client *c, bool wait)
 			break; /* an end is told with the next look: what came before it counts */
 		}
 	}
-	return 1;
+	return c->front->feeding ? P9_PULL_FULL : P9_PULL_SOME;
 }
 
 static unsigned watch(struct p9_client *c, struct pollfd v[2], bool out, bool *now)

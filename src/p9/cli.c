@@ -62,6 +62,9 @@ static void hint_start(const struct p9_cli *cli, int rc)
 	bool nobody = rc == -P9_ECONNREFUSED || rc == -P9_ENOENT;
 	if (nobody && strncmp(cli->addr, "unix:", 5) == 0) {
 		fprintf(stderr, "p9: no server is there; start one with: p9d DIR, or name another with -s ADDR\n");
+	} else if (nobody && strncmp(cli->addr, "vhost-user:", 11) == 0) {
+		fprintf(stderr, "p9: no server is there; start one with: p9d -l %.*s,tag=share DIR\n",
+			(int)strcspn(cli->addr, ","), cli->addr);
 	} else if (nobody) {
 		fprintf(stderr, "p9: no server is there; start one with: p9d -l %s DIR\n", cli->addr);
 	}
