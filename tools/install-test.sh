@@ -23,7 +23,7 @@ check() {
 	rm -f "$dest.out"
 }
 one() {
-	[ "$(find "$dest" -name "$1" -type f ! -path '*completions*' | wc -l)" = 1 ] || {
+	[ "$(find "$dest" -name "$1" -type f ! -path '*/completions/*' | wc -l)" = 1 ] || {
 		echo "not exactly one $1 is installed"
 		return 1
 	}
@@ -49,12 +49,12 @@ no_paths() {
 }
 check "no path of the source tree is in it" no_paths
 for program in p9d p9; do
-	check "$program --version" "$(find "$dest" -name $program -type f -path '*bin*' | head -n 1)" --version
+	check "$program --version" "$(find "$dest" -name $program -type f ! -path '*/completions/*' | head -n 1)" --version
 done
 # The installed p9d on a socket that a service manager would pass (LISTEN_FDS), with a configuration file.
 activated() {
 	mkdir "$dest.share" && echo content >"$dest.share/file" && echo "export it=$dest.share,ro" >"$dest.conf" &&
-		python3 - "$(find "$dest" -name p9d -type f)" "$(find "$dest" -name p9 -type f -path '*bin*')" "$dest.conf" "$dest.sock" <<'END'
+		python3 - "$(find "$dest" -name p9d -type f ! -path '*/completions/*')" "$(find "$dest" -name p9 -type f ! -path "*/completions/*")" "$dest.conf" "$dest.sock" <<'END'
 import os, socket, subprocess, sys
 p9d, p9, conf, path = sys.argv[1:]
 listener = socket.socket(socket.AF_UNIX)
@@ -126,7 +126,7 @@ int main(int argc, char **argv)
 END
 	esac
 	mkdir "$dest.share" && echo content >"$dest.share/file"
-	"$(find "$dest" -name p9d -type f)" -l "unix:$dest.sock" "$dest.share" 2>/dev/null &
+	"$(find "$dest" -name p9d -type f ! -path '*/completions/*')" -l "unix:$dest.sock" "$dest.share" 2>/dev/null &
 	local server=$!
 	for _ in $(seq 100); do [ -S "$dest.sock" ] && break || sleep 0.1; done
 	LD_LIBRARY_PATH=$(dirname "$(find "$dest" -name libp9.so.0)") "$dest.prog" "unix:$dest.sock" | grep -q file

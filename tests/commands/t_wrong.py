@@ -196,7 +196,7 @@ def links_in_the_target_are_not_followed():
     os.symlink("../../outside", f"{top}/got/t/d")
     os.symlink("../../outside/f", f"{top}/got/t/f")
     _, err = p9("get", "-r", f"{remote}/t", f"{top}/got", code=1)
-    equal(len(lines(err)), 2, err)
+    equal(len(lines(err)), 2, err.decode())
     equal((os.listdir(f"{top}/outside"), read(f"{top}/outside/f")), (["f"], b"old"))
     os.makedirs(f"{local}/outside")
     os.makedirs(f"{local}/got/t")
