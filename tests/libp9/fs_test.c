@@ -287,7 +287,10 @@ static void locks(void **state)
 	if (pid == 0) {
 		struct p9_client_opts o = { .uid = geteuid() };
 		struct p9_client *mine = p9_client_new();
-		int rc = p9_client_dial(mine, srv.addr, &o) < 0 || p9_open(mine, "f", P9_O_RDWR, &g) < 0 ? 1 : 0;
+		if (p9_client_dial(mine, srv.addr, &o) < 0 || p9_open(mine, "f", P9_O_RDWR, &g) < 0) {
+			_exit(1);
+		}
+		int rc = 0;
 		rc |= p9_range_trylock(g, &other) != -P9_EAGAIN ? 2 : 0;
 		rc |= p9_range_test(g, &other, &who) != 1 || who.start != 10 || who.length != 20 ? 4 : 0;
 		other.start = 30;

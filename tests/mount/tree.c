@@ -82,7 +82,8 @@ static void describe_xattrs(const char *path, char *to, size_t room)
 	size_t n_names = 0, used = 0;
 	ssize_t n = llistxattr(path, names, sizeof names);
 	if (n < 0) {
-		snprintf(to, room, errno == EOPNOTSUPP ? "" : " listxattr:%s", strerrorname_np(errno));
+		snprintf(to, room, "%s%s",
+			 errno == EOPNOTSUPP ? "" : " listxattr:", errno == EOPNOTSUPP ? "" : strerrorname_np(errno));
 		return;
 	}
 	for (char *p = names; p < names + n && n_names < 512; p += strlen(p) + 1) {
