@@ -21,8 +21,8 @@ struct p9_mount_opts {
 	bool set_uid, set_gid; /* show uid and gid below as the owner of everything */
 	uint32_t uid, gid;
 	uint32_t attached; /* whom the connection is attached as */
-	char *fsname; /* what mount(8) shows as the source, allocated */
-	char *fuse;   /* options for libfuse and the kernel, comma list, allocated */
+	char *fsname;	   /* what mount(8) shows as the source, allocated */
+	char *fuse;	   /* options for libfuse and the kernel, comma list, allocated */
 	/* For the connection; NULL and 0 when they were not given. */
 	char *server, *aname;
 	uint32_t msize;
