@@ -905,8 +905,11 @@ def relay(listener, real, bend):
         server.connect(real)
 
         def back():
-            for f in frames(server):
-                client.sendall(bend(f[4], f))
+            try:
+                for f in frames(server):
+                    client.sendall(bend(f[4], f))
+            except OSError:  # a client that has caught the liar is gone
+                pass
             client.close()
         threading.Thread(target=back, daemon=True).start()
         for f in frames(client):
