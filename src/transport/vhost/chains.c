@@ -300,11 +300,10 @@ static struct p9_chain *wrap(struct p9_vqueue *q, const struct p9_vchain *in, st
 	copy_in(first, in->v, sizeof(first));
 	uint32_t size = p9_get32(first), headlen = head_length(first, size);
 	/* while there is no session (we began anew, the guest did not) all is refused by the server, however long */
-	bool agreed = v->link.frame_max != P9_MSIZE_PREAUTH;
-	*why = size < P9_HDRSZ					      ? "a message says it is shorter than its head"
-	       : size > in->readable				      ? "a message says it is longer than its request"
-	       : (agreed && size > v->link.frame_max) || headlen == 0 ? "a message is longer than was agreed"
-								      : NULL;
+	*why = size < P9_HDRSZ	     ? "a message says it is shorter than its head"
+	       : size > in->readable ? "a message says it is longer than its request"
+	       : (v->link.agreed && size > v->link.frame_max) || headlen == 0 ? "a message is longer than was agreed"
+									      : NULL;
 	if (*why) {
 		return NULL;
 	}
