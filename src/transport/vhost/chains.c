@@ -482,11 +482,17 @@ static int rings_ready(struct p9_poller *p)
 	return p9_vhost_process(&POLLER(p)->link);
 }
 
-/* The kick's count does not matter and is not read: the descriptor is watched for edges. */
+/* Watched for edges. What it counts does not matter, but a driver could not go on kicking when it is full. */
 static int kicked(struct p9_source *s, uint32_t events)
 {
 	struct p9_vqueue *q = (struct p9_vqueue *)s;
+	uint64_t count;
+	struct iovec iov = { &count, sizeof(count) };
 	(void)events;
+	if (preadv2(s->fd, &iov, 1, -1, RWF_NOWAIT) < 0 && errno != EAGAIN) {
+		p9_vqueue_drop_kick(q);
+		return 0;
+	}
 	return q->running && !q->dev->link.broken ? p9_vhost_process(&q->dev->link) : 0;
 }
 
