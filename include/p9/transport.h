@@ -96,6 +96,7 @@ struct p9_link {
 	const struct p9_link_user *user;
 	void *owner;	       /* the user's */
 	uint32_t frame_max;    /* longest message that may come */
+	bool agreed;	       /* by a Tattach's session; else it is what anybody may send first */
 	size_t queued;	       /* bytes of replies not sent yet */
 	uint64_t handshake_by; /* ms of the monotonic clock; 0 for none */
 	bool reading;	       /* messages are being taken; false while user->full() */

@@ -102,6 +102,8 @@ P9_MUST_USE int bench_front_open(struct bench_conn *c, const struct p9_addr *a, 
 void bench_front_close(struct bench_conn *c);
 P9_MUST_USE int bench_front_flush(struct bench_conn *c);
 void bench_front_wait(struct bench_conn *c, int ms);
+/* Before waiting for c->in: whether something has come already. */
+bool bench_front_arm(struct bench_conn *c);
 /* The next reply, put at the beginning of inbuf; without its payload when drops() says so. Returns its length, 0 when there
  * is none, -P9_Exxx when the link is gone. */
 P9_MUST_USE int bench_front_next(struct bench_conn *c,

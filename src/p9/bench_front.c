@@ -91,6 +91,11 @@ int bench_front_flush(struct bench_conn *c)
 	return 0;
 }
 
+bool bench_front_arm(struct bench_conn *c)
+{
+	return p9_front_arm(c->front);
+}
+
 void bench_front_wait(struct bench_conn *c, int ms)
 {
 	p9_front_wait(c->front, ms);

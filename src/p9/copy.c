@@ -408,6 +408,6 @@ void p9_copy_fini(struct p9_copy *c)
 	}
 	p9_link_fini(c);
 	while (c->nbuffers > 0) {
-		free(c->buffers[--c->nbuffers]);
+		p9_client_buffer_free(c->client, c->buffers[--c->nbuffers]);
 	}
 }

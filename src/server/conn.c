@@ -308,6 +308,7 @@ static void on_restart(struct p9_link *l)
 	if (c->state == CONN_READY) {
 		c->msize = P9_MSIZE_PREAUTH;
 		l->frame_max = P9_MSIZE_PREAUTH;
+		l->agreed = false;
 		p9_conn_reset(c);
 	}
 }

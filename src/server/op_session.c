@@ -27,6 +27,7 @@ static int version_start(struct p9_req *r)
 	r->r.rversion.version = known ? m->version : (struct p9_str){ "unknown", 7 };
 	c->msize = known ? msize : P9_MSIZE_PREAUTH;
 	c->link->frame_max = P9_MSIZE_PREAUTH;
+	c->link->agreed = false;
 	c->link->handshake_by = known ? 0 : c->link->handshake_by;
 	c->attached = false;
 	c->shard->loop.pool.bigcap = c->srv->conf.msize + P9_IOHDRSZ + 4096;
@@ -219,6 +220,7 @@ static int attach_done(struct p9_req *r)
 	r->conn->attached = true;
 	p9_conn_is_known(r->conn);
 	r->conn->link->frame_max = r->conn->msize;
+	r->conn->link->agreed = true;
 	return 0;
 }
 const struct p9_op p9_op_attach = { attach_start, attach_run, attach_done, NULL, false };

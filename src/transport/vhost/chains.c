@@ -300,11 +300,10 @@ static struct p9_chain *wrap(struct p9_vqueue *q, const struct p9_vchain *in, st
 	copy_in(first, in->v, sizeof(first));
 	uint32_t size = p9_get32(first), headlen = head_length(first, size);
 	/* while there is no session (we began anew, the guest did not) all is refused by the server, however long */
-	bool agreed = v->link.frame_max != P9_MSIZE_PREAUTH;
-	*why = size < P9_HDRSZ					      ? "a message says it is shorter than its head"
-	       : size > in->readable				      ? "a message says it is longer than its request"
-	       : (agreed && size > v->link.frame_max) || headlen == 0 ? "a message is longer than was agreed"
-								      : NULL;
+	*why = size < P9_HDRSZ	     ? "a message says it is shorter than its head"
+	       : size > in->readable ? "a message says it is longer than its request"
+	       : (v->link.agreed && size > v->link.frame_max) || headlen == 0 ? "a message is longer than was agreed"
+									      : NULL;
 	if (*why) {
 		return NULL;
 	}
@@ -483,11 +482,17 @@ static int rings_ready(struct p9_poller *p)
 	return p9_vhost_process(&POLLER(p)->link);
 }
 
-/* The kick's count does not matter and is not read: the descriptor is watched for edges. */
+/* Watched for edges. What it counts does not matter, but a driver could not go on kicking when it is full. */
 static int kicked(struct p9_source *s, uint32_t events)
 {
 	struct p9_vqueue *q = (struct p9_vqueue *)s;
+	uint64_t count;
+	struct iovec iov = { &count, sizeof(count) };
 	(void)events;
+	if (preadv2(s->fd, &iov, 1, -1, RWF_NOWAIT) < 0 && errno != EAGAIN) {
+		p9_vqueue_drop_kick(q);
+		return 0;
+	}
 	return q->running && !q->dev->link.broken ? p9_vhost_process(&q->dev->link) : 0;
 }
 
