@@ -123,10 +123,13 @@ static void start(struct run *r, uint8_t how)
 {
 	struct vu_mem_one m = { .r = { GUEST, MEMORY, USER, 0 } };
 	uint64_t off = (how & 1 ? P9_VIRTIO_F_INDIRECT_DESC : 0) | (how & 2 ? P9_VIRTIO_F_EVENT_IDX : 0);
-	tell_u64(r, VU_SET_PROTOCOL_FEATURES, VU_P_MQ | VU_P_REPLY_ACK | VU_P_CONFIGURE_MEM_SLOTS | VU_P_INFLIGHT_SHMFD, 0);
+	tell_u64(r, VU_SET_PROTOCOL_FEATURES, VU_P_MQ | VU_P_REPLY_ACK | VU_P_CONFIGURE_MEM_SLOTS | VU_P_INFLIGHT_SHMFD,
+		 0);
 	tell_u64(r, VU_SET_FEATURES,
 		 (P9_VIRTIO_9P_MOUNT_TAG | P9_VIRTIO_F_VERSION_1 | P9_VIRTIO_F_INDIRECT_DESC | P9_VIRTIO_F_EVENT_IDX |
-		  VU_F_PROTOCOL_FEATURES) & ~off, 0);
+		  VU_F_PROTOCOL_FEATURES) &
+			 ~off,
+		 0);
 	send_message(r, VU_ADD_MEM_REG, 0, &m, sizeof(m), 1);
 	for (uint32_t q = 0; q < (how & 4 ? 2u : 1u); q++) {
 		start_queue(r, q);
@@ -156,7 +159,8 @@ static void chain(struct run *r, uint8_t how, const uint8_t *p, size_t n)
 	put(r, BUFFERS + at, p, n);
 	for (size_t done = 0; done < n && k < NUM - 2; k++) {
 		uint32_t len = n - done < cut || k == NUM - 3 ? (uint32_t)(n - done) : cut;
-		struct p9_vdesc d = { GUEST + BUFFERS + at + done, len | (uint64_t)P9_VDESC_NEXT << 32 | (uint64_t)(k + 1) << 48 };
+		struct p9_vdesc d = { GUEST + BUFFERS + at + done,
+				      len | (uint64_t)P9_VDESC_NEXT << 32 | (uint64_t)(k + 1) << 48 };
 		put(r, table + 16u * k, &d, sizeof(d));
 		done += len;
 	}
@@ -180,7 +184,8 @@ static size_t step(struct run *r, const uint8_t *p, size_t n)
 	switch (p[0] % STEPS) {
 	case MESSAGE: /* arg: the request; first byte: descriptors and flags */
 		if (len > 0) {
-			send_message(r, arg, body[0] & 0x40 ? VU_NEED_REPLY : 0, body + 1, (uint32_t)len - 1, body[0] & 0xbfu);
+			send_message(r, arg, body[0] & 0x40 ? VU_NEED_REPLY : 0, body + 1, (uint32_t)len - 1,
+				     body[0] & 0xbfu);
 		}
 		break;
 	case RAW:

@@ -307,17 +307,20 @@ static void vhost(void)
 		struct p9_str f = { "f", 1 };
 		buf[used++] = k == 4 ? 1 : k == 5 ? 2 : 0;
 		vhost_step(1, k == 6 ? 4 : k & 3);
-		vhost_chain(how & 8, &(struct p9_msg){ .type = P9_Tversion, .tag = P9_NOTAG,
+		vhost_chain(how & 8, &(struct p9_msg){ .type = P9_Tversion,
+						       .tag = P9_NOTAG,
 						       .tversion = { 8192, { "9P2000.L", 8 } } });
-		vhost_chain(how, &(struct p9_msg){ .type = P9_Tattach, .tag = 1, .tattach = { 0, P9_NOFID, { "", 0 }, { "", 0 },
-											  0 } });
+		vhost_chain(how, &(struct p9_msg){ .type = P9_Tattach,
+						   .tag = 1,
+						   .tattach = { 0, P9_NOFID, { "", 0 }, { "", 0 }, 0 } });
 		vhost_chain(how, &(struct p9_msg){ .type = P9_Twalk, .tag = 1, .twalk = { 0, 1, { 1, { f } } } });
 		vhost_chain(how, &(struct p9_msg){ .type = P9_Tlopen, .tag = 1, .tlopen = { 1, P9_O_RDWR } });
 		vhost_chain(how, &(struct p9_msg){ .type = P9_Tread, .tag = 2, .tread = { 1, 0, 1000 } });
 		if (k == 7) {
 			vhost_step(6, 0x81); /* the memory's file is cut, and grown again */
 		}
-		vhost_chain(how, &(struct p9_msg){ .type = P9_Twrite, .tag = 3,
+		vhost_chain(how, &(struct p9_msg){ .type = P9_Twrite,
+						   .tag = 3,
 						   .twrite = { 1, 3, { 5, (const uint8_t *)"hello" } } });
 		vhost_step(7, 0); /* stop */
 		vhost_step(1, 0);

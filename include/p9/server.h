@@ -47,8 +47,8 @@ struct p9_peer {
 	char text[96];	    /* for log lines */
 	bool remote;	    /* comes over a network, from: */
 	uint8_t source[16]; /* an IPv6 /64, or a mapped IPv4 address */
-	const char *only;   /* name of the one export that it may attach to, valid as long as the server; NULL for any */
-	void *make_arg;	    /* for the p9_link_make */
+	const char *only; /* name of the one export that it may attach to, valid as long as the server; NULL for any */
+	void *make_arg;	  /* for the p9_link_make */
 };
 
 P9_MUST_USE int p9_server_new(const struct p9_server_config *conf, struct p9_server **out);

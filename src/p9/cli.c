@@ -66,10 +66,11 @@ static void hint_start(const struct p9_cli *cli, int rc)
 
 int p9_cli_dial(struct p9_cli *cli, struct p9_client **out)
 {
-	struct p9_client_opts o = {
-		.aname = cli->aname, .uid = cli->uid, .msize = cli->msize, .depth = cli->depth,
-		.timeout_ms = cli->depth ? 0 : SILENCE_MS
-	};
+	struct p9_client_opts o = { .aname = cli->aname,
+				    .uid = cli->uid,
+				    .msize = cli->msize,
+				    .depth = cli->depth,
+				    .timeout_ms = cli->depth ? 0 : SILENCE_MS };
 	const struct passwd *pw = getpwuid(cli->uid);
 	const char *cmd = cli->cmd;
 	struct p9_client *c = p9_client_new();

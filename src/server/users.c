@@ -116,7 +116,8 @@ static bool client_checks(const struct p9_conn *conn, const struct p9_export *ex
 	if (ex->conf.checks != P9_CHECKS_AUTO) {
 		return ex->conf.checks == P9_CHECKS_CLIENT;
 	}
-	return conn->peer.kind == P9_PEER_GUEST || (conn->peer.kind == P9_PEER_UNIX && conn->peer.known && conn->peer.uid == 0);
+	return conn->peer.kind == P9_PEER_GUEST ||
+	       (conn->peer.kind == P9_PEER_UNIX && conn->peer.known && conn->peer.uid == 0);
 }
 
 int p9_users_cred(const struct p9_conn *conn, const struct p9_export *ex, const struct p9_tattach *m,
