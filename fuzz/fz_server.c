@@ -6,105 +6,27 @@
  * read before all is sent, TWO has two descriptors as over pipes, SLOW has calls that sleep (slow.h).
  * One server lives as long as the process; every input has a connection of its own, over a socket pair, and the server's
  * own threads. What must hold for any input: replies are whole, well-formed, and to tags that were sent; the connection
- * ends within TIME_LIMIT; afterwards there are no connection, fid, lock waiter or descriptor that there were not before,
+ * ends within FZ_TIME_LIMIT; afterwards there are no connection, fid, lock waiter or descriptor that there were not before,
  * and nothing outside the tree has changed.
  */
 #include <errno.h>
-#include <dirent.h>
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/fsuid.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
-#include "base/log.h"
 #include "gen.h"
-#include "p9/local.h"
-#include "server/internal.h"
 #include "slow.h"
 #include "transport/stream.h"
-#include "transport/stream.h"
 #include "tree.h"
+#include "whole.h"
 
 enum { OPT_SPLIT = 1, OPT_COPY = 2, OPT_RUDE = 4, OPT_PATIENT = 8, OPT_DEAF = 16, OPT_TWO = 32, OPT_SLOW = 64 };
-#define TIME_LIMIT 15000 /* ms; a sanitizer on a busy machine is slow */
-#define MSIZE 65536
-#define NOBODY 65534
-#define FD_CHECK_EVERY 32
+#define MSIZE FZ_MSIZE
 #define NAPS 4 /* for an input, so that it does not take long */
 #define PATIENCE 3 /* ms without a reply */
-
-static struct p9_server *srv;
-static struct lroot *local;
-static unsigned descriptors, runs;
-
-static uint64_t now_ms(void)
-{
-	return p9_now_ns() / 1000000;
-}
-
-static unsigned count_descriptors(bool show)
-{
-	DIR *d = opendir("/proc/self/fd");
-	struct dirent *e;
-	unsigned n = 0;
-	FZ_CHECK(d, "/proc/self/fd");
-	while ((e = readdir(d))) {
-		char text[200] = "";
-		ssize_t len = readlinkat(dirfd(d), e->d_name, text, sizeof(text) - 1);
-		if (len <= 0 || strncmp(text, "pipe:", 5) == 0) {
-			continue; /* libFuzzer's, to its symbolizer */
-		}
-		n++;
-		if (show) {
-			fprintf(stderr, "descriptor %s: %s\n", e->d_name, text);
-		}
-	}
-	closedir(d);
-	return n;
-}
-
-/* The server's threads work as nobody: they inherit the identity of whoever starts the first of them. */
-static void start_as_nobody(void)
-{
-	bool root = geteuid() == 0;
-	if (root) {
-		setfsgid(NOBODY);
-		setfsuid(NOBODY);
-	}
-	FZ_CHECK(p9_server_start(srv) == 0, "start");
-	if (root) {
-		setfsuid(0);
-		setfsgid(0);
-		prctl(PR_SET_DUMPABLE, 1);
-	}
-}
-
-int LLVMFuzzerInitialize(int *argc, char ***argv)
-{
-	(void)argc;
-	(void)argv;
-	char why[300];
-	struct p9_local_config lc = { .path = fz_tree_new() };
-	struct p9_server_config conf = { .msize = MSIZE, .loops = 1, .workers = 8, .conns = 16, .lock_wait = 1 };
-	signal(SIGPIPE, SIG_IGN);
-	umask(0);
-	p9_log_level = P9_LOG_ERROR;
-	FZ_CHECK(p9_local_open(&lc, &local, why, sizeof(why)) == 0, "%s", why);
-	FZ_CHECK(p9_server_new(&conf, &srv) == 0, "new");
-	struct p9_export_config ex = { .name = "main", .backend = &fz_slow, .root = local };
-	struct p9_export_config ro = { .name = "ro", .backend = &fz_slow, .root = local, .ro = true };
-	FZ_CHECK(p9_server_export(srv, &ex) == 0 && p9_server_export(srv, &ro) == 0, "export");
-	start_as_nobody();
-	return 0;
-}
 
 /* ---- what a client sees ---- */
 struct client {
@@ -200,12 +122,12 @@ static unsigned look_at(struct client *c, bool *changes)
 
 static void converse(struct client *c, uint8_t opt, unsigned messages)
 {
-	uint64_t begin = now_ms();
+	uint64_t begin = fz_now_ms();
 	while (c->sent < c->nout && !c->eof) {
 		if (!pump(c, 50, opt & OPT_DEAF && c->sent < c->nout) && opt & OPT_DEAF) {
 			opt &= (uint8_t)~OPT_DEAF; /* its queue is full: read after all */
 		}
-		FZ_CHECK(now_ms() - begin < TIME_LIMIT, "the server takes no more: %zu of %zu", c->sent, c->nout);
+		FZ_CHECK(fz_now_ms() - begin < FZ_TIME_LIMIT, "the server takes no more: %zu of %zu", c->sent, c->nout);
 	}
 	while (opt & OPT_PATIENT && !c->eof && c->replies < messages &&
 	       pump(c, opt & OPT_SLOW ? 10 * PATIENCE : PATIENCE, false)) {
@@ -216,29 +138,9 @@ static void converse(struct client *c, uint8_t opt, unsigned messages)
 	shutdown(c->fd, SHUT_WR);
 	while (!c->eof) {
 		pump(c, 50, false);
-		FZ_CHECK(now_ms() - begin < TIME_LIMIT, "the server does not close");
+		FZ_CHECK(fz_now_ms() - begin < FZ_TIME_LIMIT, "the server does not close");
 	}
 	FZ_CHECK(c->have == 0, "%zu bytes of a reply without its end", c->have);
-}
-
-static void nothing_is_left(void)
-{
-	uint64_t begin = now_ms();
-	while (p9_server_conns(srv) > 0) {
-		nanosleep(&(struct timespec){ .tv_nsec = 20000 }, NULL);
-		FZ_CHECK(now_ms() - begin < TIME_LIMIT, "%u connections are left", p9_server_conns(srv));
-	}
-	unsigned fids = atomic_load(&srv->nfids), waiters = atomic_load(&srv->lock_waiters);
-	FZ_CHECK(fids == 0 && waiters == 0, "%u fids, %u lock waiters are left", fids, waiters);
-	if (runs++ % FD_CHECK_EVERY == 0) {
-		unsigned n = count_descriptors(false);
-		descriptors = descriptors ? descriptors : n;
-		if (n > descriptors) {
-			count_descriptors(true);
-		}
-		FZ_CHECK(n <= descriptors, "%u descriptors, at first %u", n, descriptors);
-		FZ_CHECK(fz_tree_canary(), "something outside has changed");
-	}
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -263,11 +165,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct p9_peer peer = { .kind = P9_PEER_UNIX, .text = "fuzz" };
 	int out = data[0] & OPT_TWO ? dup(sv[1]) : sv[1];
 	fz_slow_set(data[0] & OPT_SLOW ? NAPS : 0, data[0] & OPT_SLOW ? 1 + (unsigned)size % 3 : 0);
-	FZ_CHECK(p9_server_accept(srv, make, sv[1], out, &peer) == 0, "accept");
+	FZ_CHECK(p9_server_accept(fz_srv, make, sv[1], out, &peer) == 0, "accept");
 	unsigned messages = look_at(&c, &changes);
 	converse(&c, data[0], messages);
 	close(sv[0]);
-	nothing_is_left();
+	fz_nothing_is_left();
 	if (changes) {
 		fz_tree_reset();
 	}

@@ -281,6 +281,54 @@ static void texts(void)
 	}
 }
 
+/* For the device: an honest start, then a session whose messages are cut and placed in every way; how fz_vhost.c has it. */
+static void vhost_step(uint8_t what, uint8_t arg)
+{
+	buf[used++] = what;
+	buf[used++] = arg;
+}
+
+static void vhost_chain(uint8_t how, const struct p9_msg *m)
+{
+	vhost_step(2, how);
+	size_t at = used;
+	used += 2;
+	put(m);
+	buf[at] = (uint8_t)(used - at - 2);
+	buf[at + 1] = (uint8_t)((used - at - 2) >> 8);
+	vhost_step(8, 0); /* wait a little */
+}
+
+static void vhost(void)
+{
+	static const char *const names[] = { "plain", "cut", "room", "table", "flip", "slow", "queues", "cut-file" };
+	for (uint8_t k = 0; k < 8; k++) {
+		uint8_t how = (uint8_t)(k == 1 ? 2 : k == 2 ? 4 : k == 3 ? 8 : k == 6 ? 9 : 0);
+		struct p9_str f = { "f", 1 };
+		buf[used++] = k == 4 ? 1 : k == 5 ? 2 : 0;
+		vhost_step(1, k == 6 ? 4 : k & 3);
+		vhost_chain(how & 8, &(struct p9_msg){ .type = P9_Tversion,
+						       .tag = P9_NOTAG,
+						       .tversion = { 8192, { "9P2000.L", 8 } } });
+		vhost_chain(how, &(struct p9_msg){ .type = P9_Tattach,
+						   .tag = 1,
+						   .tattach = { 0, P9_NOFID, { "", 0 }, { "", 0 }, 0 } });
+		vhost_chain(how, &(struct p9_msg){ .type = P9_Twalk, .tag = 1, .twalk = { 0, 1, { 1, { f } } } });
+		vhost_chain(how, &(struct p9_msg){ .type = P9_Tlopen, .tag = 1, .tlopen = { 1, P9_O_RDWR } });
+		vhost_chain(how, &(struct p9_msg){ .type = P9_Tread, .tag = 2, .tread = { 1, 0, 1000 } });
+		if (k == 7) {
+			vhost_step(6, 0x81); /* the memory's file is cut, and grown again */
+		}
+		vhost_chain(how, &(struct p9_msg){ .type = P9_Twrite,
+						   .tag = 3,
+						   .twrite = { 1, 3, { 5, (const uint8_t *)"hello" } } });
+		vhost_step(7, 0); /* stop */
+		vhost_step(1, 0);
+		vhost_chain(how, &(struct p9_msg){ .type = P9_Tgetattr, .tag = 4, .tgetattr = { 1, 0x3fff } });
+		save("fz_vhost", names[k]);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 2) {
@@ -301,5 +349,6 @@ int main(int argc, char **argv)
 	session_locks();
 	session_again();
 	texts();
+	vhost();
 	return 0;
 }

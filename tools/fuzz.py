@@ -20,7 +20,8 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.path.join(ROOT, "build-fuzz")
 OUT = os.path.join(ROOT, "fuzz", "out")
-OPTIONS = ["-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dbuildtype=debugoptimized"]
+OPTIONS = ["-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dbuildtype=debugoptimized",
+           "-Dc_args=-fsanitize=fuzzer-no-link"]
 PARALLEL = 2
 UNIT_TIMEOUT, RSS_MB = 20, 2048
 

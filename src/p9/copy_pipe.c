@@ -41,8 +41,8 @@ struct p9_chunk {
 /* Large ones are kept, the one used last first: it may still be in the processor's cache. */
 static uint8_t *buffer_get(struct p9_copy *c, uint32_t cap)
 {
-	uint8_t *buf = cap == c->chunk && c->nbuffers > 0 ? c->buffers[--c->nbuffers]
-						     : p9_client_buffer(c->client, cap);
+	uint8_t *buf =
+		cap == c->chunk && c->nbuffers > 0 ? c->buffers[--c->nbuffers] : p9_client_buffer(c->client, cap);
 	c->bytes += buf ? cap : 0;
 	return buf;
 }

@@ -269,6 +269,11 @@ class Rig:
             if args.transport not in INSIDE:
                 os.mkdir(directory)
                 os.chmod(directory, 0o755)
+                if args.suite == "compare":
+                    for i in range(100):
+                        os.makedirs("%s/tree/d%d" % (directory, i))
+                        for k in range(100):
+                            open("%s/tree/d%d/%d" % (directory, i, k), "w").close()
                 if args.transport != "qemu":
                     self.start_server(directory)
                 agent = self.start("agent", [sys.executable, args.work + "/agent.py", directory],

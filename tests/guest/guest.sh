@@ -151,10 +151,6 @@ compare() {
 	mkdir -p /mnt/own
 	mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=none own /mnt/own ||
 		{ echo "not ok vhost/compare: mount"; return; }
-	for d in $(seq 100); do
-		mkdir -p "/mnt/own/tree/d$d"
-		(cd "/mnt/own/tree/d$d" && touch $(seq 100))
-	done
 	dd if=/dev/zero of=/mnt/own/big bs=1M count=128 2>/dev/null
 	for what in find_tree list_tree small_files read_big write_big; do
 		theirs=$(time_of $what /mnt/own)

@@ -21,6 +21,7 @@ def stopped(g, why=None, s=None):
     """The queue was stopped, the monitor told, nothing given back, and the link lives."""
     r = g.rings[0]
     check(select.select([r.err], [], [], 5)[0], f"err is not signalled: {why}")
+    os.eventfd_read(r.err)
     g.monitor.u64(vu.GET_FEATURES)
     if s and why:
         until(lambda: why in s.output(), 5, f"the log has no \"{why}\": {s.output()[-600:]}")
