@@ -20,7 +20,7 @@
 #include <unistd.h>
 #include "gen.h"
 #include "slow.h"
-#include ""
+#include "virtio/vhost_user.h"
 #include "transport/vhost/vhost.h"
 #include "tree.h"
 #include "virtio/ring.h"
