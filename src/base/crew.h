@@ -16,9 +16,9 @@
 #include <stdbool.h>
 #include "p9/error.h"
 
-#define P9_WATCH_MS 5 /* each wake-up costs a lone request two tenths of a microsecond at 1 ms */
+#define P9_WATCH_MS 5	     /* each wake-up costs a lone request two tenths of a microsecond at 1 ms */
 #define P9_WATCH_PATIENCE 20 /* ticks after which a call loses the loop even though its thread is running */
-#define P9_WATCH_QUIET 64 /* ticks without work after which the watch sleeps until a loop wakes it */
+#define P9_WATCH_QUIET 64    /* ticks without work after which the watch sleeps until a loop wakes it */
 
 struct p9_crew;
 struct p9_loop;
@@ -55,7 +55,8 @@ struct p9_crew {
 	struct p9_queue ready;
 	void (*retire)(struct p9_thread *t); /* may be NULL: called by each thread when it ends */
 	struct p9_thread *idle;
-	unsigned nthreads, nidle, max, nloops;
+	_Atomic unsigned nthreads; /* changed under the lock; a statistic for those without */
+	unsigned nidle, max, nloops;
 	bool stopping;
 	struct p9_loop **loops;
 	pthread_t watch;

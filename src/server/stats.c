@@ -68,7 +68,7 @@ void p9_server_stats(struct p9_server *srv, FILE *f)
 		accepted += srv->shards[i].accepted;
 	}
 	fprintf(f, "p9d: %u connections, %llu since the start; %u fids; %u threads\n", p9_server_conns(srv),
-		(unsigned long long)accepted, atomic_load(&srv->nfids), srv->crew.nthreads);
+		(unsigned long long)accepted, atomic_load(&srv->nfids), atomic_load(&srv->crew.nthreads));
 	fprintf(f, "p9d: %-12s %12s %10s %10s %10s %10s %10s\n", "operation", "count", "errors", "mean us", "p50 us<",
 		"p99 us<", "p99.9 us<");
 	for (unsigned t = 0; t < 128; t++) {

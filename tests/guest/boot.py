@@ -39,6 +39,7 @@ class Rig:
         self.base = os.path.join(args.work, args.transport)
         self.server = None
         self.address = None
+        self.pauses = None
 
     def start(self, name, argv, **options):
         child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True, **options)
@@ -211,7 +212,7 @@ class Rig:
             command("qmp_capabilities")
             try:
                 while guest.poll() is None:
-                    time.sleep(1.5)
+                    time.sleep(0.5)
                     if not command("stop"):
                         break
                     time.sleep(0.2)
@@ -243,6 +244,9 @@ class Rig:
                     self.fail(line[7:])
                 elif line:
                     print(line, flush=True)
+                if line.startswith("# vhost/pauses: from now on"):
+                    self.pauses = threading.Thread(target=self.pause_now_and_then, args=(guest,), daemon=True)
+                    self.pauses.start()
             for line in console.lines(ended):
                 if TROUBLE.search(line) and not HARMLESS.search(line):
                     troubles += 1
@@ -288,16 +292,11 @@ class Rig:
                 for key, value in env.items():
                     out.write("%s=%s\n" % (key, shlex.quote(value)))
             guest = self.start_guest()
-            pauses = None
-            if args.transport == "vhost" and args.suite != "compare":
-                pauses = threading.Thread(target=self.pause_now_and_then, args=(guest,), daemon=True)
-                time.sleep(3)
-                pauses.start()
             if not self.watch(guest):
                 self.fail("%s/guest: ended without its marker" % args.transport)
                 self.show_tails()
-            if pauses:
-                pauses.join(10)
+            if self.pauses:
+                self.pauses.join(10)
             if self.server:
                 guest_alive = guest.poll() is None
                 if guest_alive:

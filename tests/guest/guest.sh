@@ -121,6 +121,27 @@ reboot_once() {
 	busybox reboot -f
 }
 
+# Work that can be checked, while the monitor stops and continues the guest. Last, for the guest's clock is late then.
+pauses() {
+	local i sum again bad=0
+	attach /mnt/none srv msize=262144 || return
+	echo "# vhost/pauses: from now on"
+	dd if=/dev/urandom of=/run/random bs=1M count=8 2>/dev/null
+	sum=$(md5sum </run/random)
+	for i in $(seq 12); do
+		cp /run/random "/mnt/none/p$i" && find /mnt/none /mnt/none/p* >/dev/null
+		echo 3 >/proc/sys/vm/drop_caches
+		again=$(md5sum <"/mnt/none/p$i")
+		[ "$sum" = "$again" ] || bad=1
+		sleep 0.5
+	done
+	if [ $bad = 0 ] && umount /mnt/none; then
+		echo "ok vhost/pauses: what was written and read meanwhile is right"
+	else
+		echo "not ok vhost/pauses: what was written and read meanwhile is wrong"
+	fi
+}
+
 # time_of COMMAND...: how many ms it takes, the better of two, with caches dropped.
 time_of() {
 	local best=999999 begin took
@@ -146,7 +167,7 @@ write_big() { dd if=/dev/zero of="$1/out" bs=1M count=64 oflag=direct conv=notru
 
 # The same directory over p9d's device and over QEMU's own 9P, at the largest msize, by turns.
 compare() {
-	local what ours theirs
+	local what ours theirs again
 	attach /mnt/none srv msize=512000,cache=none || return
 	mkdir -p /mnt/own
 	mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=none own /mnt/own ||
@@ -155,6 +176,10 @@ compare() {
 	for what in find_tree list_tree small_files read_big write_big; do
 		theirs=$(time_of $what /mnt/own)
 		ours=$(time_of $what /mnt/none)
+		again=$(time_of $what /mnt/own)
+		[ "$again" -gt "$theirs" ] || theirs=$again
+		again=$(time_of $what /mnt/none)
+		[ "$again" -gt "$ours" ] || ours=$again
 		echo "# compare $what: p9d $ours ms, QEMU's own $theirs ms: $((theirs * 100 / (ours + 1))) % of its speed"
 		if [ $((theirs * 100)) -ge $((ours * 90)) ]; then
 			echo "ok vhost/compare: $what is not slower"
@@ -199,7 +224,10 @@ quick() {
 
 [ "$TRANSPORT" != vhost ] || [ "$SUITE" = compare ] || reboot_once
 case $SUITE in
-quick | all) quick ;;
+quick | all)
+	quick
+	[ "$TRANSPORT" != vhost ] || pauses
+	;;
 compare) compare ;;
 esac
 case $SUITE in

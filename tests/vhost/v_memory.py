@@ -139,6 +139,8 @@ def memory_table_replaced_while_running():
             g.monitor.mem_table([*mem.regions, extra] if i % 2 else mem)
             for k, t in enumerate(tags):
                 equal(g.wait(t)[4:], DATA[100 * k:100 * k + 5000])
+        with open(f"/proc/{s.pid}/maps", encoding="ascii") as maps:
+            equal(maps.read().count("memfd:guest"), 2, "mappings of the guest's memory")
 
 
 @suite.test

@@ -205,7 +205,7 @@ def session_front_end_killed_in_mid_request():
             os.waitpid(pid, 0)
             works(s.guest())
             h.go()
-        s.gone()
+            s.gone()
         until(lambda: s.fds() <= before, 5, f"descriptors: {before} before, {s.fds()} after")
 
 

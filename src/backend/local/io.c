@@ -206,10 +206,11 @@ int64_t local_read(struct p9_caller *c, struct p9_file *f, uint64_t offset, cons
 		return rc;
 	}
 	struct lfile *lf = LFILE(f);
-	LRETRY(c, n, preadv2(lf->io->fd, iov, niov, (off_t)offset, nowait && !lf->no_nowait ? RWF_NOWAIT : 0));
+	bool try = nowait && !atomic_load_explicit(&lf->no_nowait, memory_order_relaxed);
+	LRETRY(c, n, preadv2(lf->io->fd, iov, niov, (off_t)offset, try ? RWF_NOWAIT : 0));
 	if (n < 0 && nowait &&
 	    errno == EOPNOTSUPP) { /* tmpfs, overlayfs, FUSE: read on; the watch sees to what blocks */
-		lf->no_nowait = true;
+		atomic_store_explicit(&lf->no_nowait, true, memory_order_relaxed);
 		LRETRY(c, n, preadv2(lf->io->fd, iov, niov, (off_t)offset, 0));
 	}
 	return n < 0 ? p9_err() : n;

@@ -42,10 +42,10 @@ struct lnode {
 };
 struct lfile {
 	struct p9_file base;
-	struct lfd *io;	   /* the open descriptor */
-	uint64_t dir_next; /* a directory: the cookie its kernel position is at */
-	bool no_nowait;	   /* the file system knows no RWF_NOWAIT */
-	bool dir_known;	   /* dir_next is right */
+	struct lfd *io;		/* the open descriptor */
+	uint64_t dir_next;	/* a directory: the cookie its kernel position is at */
+	_Atomic bool no_nowait; /* the file system knows no RWF_NOWAIT; found out by any of those who read at once */
+	bool dir_known;		/* dir_next is right */
 };
 
 #define LNODE(n) ((struct lnode *)(n))
