@@ -350,6 +350,8 @@ def main():
     rig = Rig(parser.parse_args())
 
     def stop(signum, _frame):
+        for other in signal.SIGTERM, signal.SIGINT, signal.SIGHUP:
+            signal.signal(other, signal.SIG_IGN)  # a second one would find the first at work, and wait for it for ever
         rig.stop_all()
         os._exit(128 + signum)
     for signum in signal.SIGTERM, signal.SIGINT, signal.SIGHUP:
