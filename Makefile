@@ -14,6 +14,7 @@ help:
 	@echo 'make demo        share a directory, use it, and mount it with a Linux kernel (in QEMU); about a minute'
 	@echo 'make check       build in every way and run all tests; CHECK="--list" or "--only NAME,NAME" for some'
 	@echo 'make conformance write doc/conformance.md: p9 conform against p9d and diod'
+	@echo 'make check-all   the same, and more of them under sanitizers; an hour'
 	@echo 'make bench       measure p9d beside diod and the physical limit'
 	@echo 'make fuzz        FUZZ_SECONDS=$(FUZZ_SECONDS) for each fuzz target'
 	@echo 'make sanitize    the tests under ASan, UBSan and TSan only'
@@ -36,6 +37,10 @@ check:
 conformance: all
 	@tools/deps.sh check
 	@tools/conformance.py $(BUILD)
+
+check-all:
+	@tools/deps.sh check
+	@python3 tests/check.py --all $(CHECK)
 
 sanitize:
 	@tools/deps.sh sanitize

@@ -6,7 +6,7 @@ The steps are the list STEPS below. Two cores are shared out among them: a step 
 steps it needs are through, and has a time limit. Its output is kept in build/logs/NAME.log; the end of it is shown
 when it fails. A step whose program is not there has failed: nothing is left out silently.
 
-usage: tests/check.py [--list] [--only PATTERN,...] [--skip PATTERN,...] [--verbose]
+usage: tests/check.py [--list] [--all] [--only PATTERN,...] [--skip PATTERN,...] [--verbose]
 """
 import argparse
 import fnmatch
@@ -131,6 +131,10 @@ STEPS = [
     Step("tidy", ["tools/tidy.sh", "build"], ("build",), "exit", 1, 900),
     Step("fuzz", ["tools/fuzz.py"], ("build-fuzz",), "lines", 2, 120 + 12 * FUZZ_SECONDS),
 ]
+
+
+# What only --all runs: the same tests as others of the list under another sanitizer, where that takes minutes.
+MORE = ("mount-asan", "mount-smoke-asan", "commands-asan", "front-asan", "vhost-tsan", "conform-tsan", "guest-vhost")
 
 
 def missing_program(step):
@@ -309,9 +313,10 @@ class Scheduler:
                 end(step)
 
 
-def select(only, skip):
+def select(only, skip, everything):
     matches = lambda step, patterns: any(fnmatch.fnmatch(step.name, p) for p in patterns.split(","))
-    chosen = {s.name for s in STEPS if (not only or matches(s, only)) and not (skip and matches(s, skip))}
+    chosen = {s.name for s in STEPS if (matches(s, only) if only else everything or s.name not in MORE)
+              and not (skip and matches(s, skip))}
     for step in reversed(STEPS):
         if step.name in chosen:
             chosen |= set(step.needs)
@@ -323,9 +328,10 @@ def main():
     parser.add_argument("--list", action="store_true", help="say which steps there are")
     parser.add_argument("--only", default="", metavar="PATTERN,...", help="these steps and what they need")
     parser.add_argument("--skip", default="", metavar="PATTERN,...", help="all but these")
+    parser.add_argument("--all", action="store_true", help="also those that `make check` leaves to `make check-all`")
     parser.add_argument("--verbose", action="store_true", help="show the end of every log")
     args = parser.parse_args()
-    steps = select(args.only, args.skip)
+    steps = select(args.only, args.skip, args.all)
     if args.list:
         for step in steps:
             print(f"{step.name:<14} {' '.join(step.command)}")
