@@ -135,7 +135,11 @@ class Server:
                 time.sleep(0.01)
         else:
             return "p9d does not listen after 5 s"
-        time.sleep(0.02)
+        # each of the three listeners keeps a descriptor in reserve, which it opens a moment after it listens
+        for _ in range(250):
+            if sum("/dev/null" in fd for fd in fds(self.proc.pid)) >= 4:
+                break
+            time.sleep(0.02)
         self.before = self.settled(None)
         return None
 
