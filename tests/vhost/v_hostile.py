@@ -203,7 +203,6 @@ def hostile_queue_is_usable_after_a_restart():
         loop_of_one(a)
         stopped(a.g)
         a.g.monitor.stop(0)
-        os.read(a.ring.err, 8)  # it is told once, of the old ring
         a.ring.reset()
         a.g.out.clear()
         a.g.monitor.start(0, a.ring)
