@@ -10,7 +10,7 @@ files=$(python3 -c '
 import json, os, sys
 build = sys.argv[1]
 paths = {os.path.relpath(os.path.join(e["directory"], e["file"])) for e in json.load(open(build + "/compile_commands.json"))}
-print("\n".join(sorted(p for p in paths if p.startswith(("src/", "guest/", "bench/")))))' "$build")
+print("\n".join(sorted(p for p in paths if p.startswith(("src/", "guest/", "bench/")) and p.endswith(".c"))))' "$build")
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # The options that clang does not know are gcc's; they are no finding.

@@ -371,10 +371,10 @@ int p9_addr_connect_begin(const struct p9_addr *a, unsigned attempt, int *fd, ch
 			n++;
 		}
 		const struct addrinfo *i = list;
-		for (n = attempt % n; n > 0; n--) {
+		for (n = n ? attempt % n : 0; n > 0; n--) {
 			i = i->ai_next;
 		}
-		*fd = begin_to_connect(i->ai_family, i->ai_addr, i->ai_addrlen);
+		*fd = i ? begin_to_connect(i->ai_family, i->ai_addr, i->ai_addrlen) : -EHOSTUNREACH;
 		freeaddrinfo(list);
 	}
 	if (*fd < 0) {

@@ -65,7 +65,7 @@ static int open_fid(struct p9_fs_dir *d)
 	if (d->open != P9_NOFID) {
 		return 0;
 	}
-	uint32_t fid;
+	uint32_t fid = P9_NOFID;
 	d->block = d->block ? d->block : malloc(BLOCK);
 	int rc = d->block ? p9_client_clone(d->client, d->fid, &fid) : p9_client_set_error(d->client, P9_ENOMEM);
 	if (rc < 0) {
@@ -88,7 +88,7 @@ int p9_dir_open(struct p9_client *c, const char *path, unsigned flags, struct p9
 		return rc;
 	}
 	rc = p9_dir_of(c, fid, flags, out);
-	if (rc < 0) {
+	if (rc < 0 || !*out) {
 		return p9_fs_end(c, fid, rc);
 	}
 	(*out)->own = true;
@@ -290,6 +290,7 @@ static uint8_t type_of(const struct p9_fs_dir *d, const struct probe *p)
 
 int p9_dir_next(struct p9_fs_dir *d, struct p9_fs_entry *e)
 {
+	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): p9_dir_open() has made one */
 	int rc = d->at == d->n && !d->end ? next_block(d) : 0;
 	if (rc < 0 || d->at == d->n) {
 		return rc < 0 ? rc : 0;

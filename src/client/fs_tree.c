@@ -134,6 +134,7 @@ static int set_path(struct walk *w, size_t at, const char *name)
 
 static const char *last_element(const char *path)
 {
+	/* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): no caller passes NULL */
 	const char *slash = strrchr(path, '/');
 	return slash && slash[1] ? slash + 1 : path;
 }

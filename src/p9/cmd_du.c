@@ -78,7 +78,7 @@ static void print(struct du *du, uint64_t bytes, const struct p9_dir *d, const c
 		p9_show_size(size, bytes);
 		printf("%s\t", size);
 	} else {
-		printf("%llu\t", (unsigned long long)(bytes / 1024 + (bytes % 1024 != 0)));
+		printf("%llu\t", (unsigned long long)bytes / 1024 + (bytes % 1024 != 0));
 	}
 	p9_show_name(stdout, path ? path : name, isatty(STDOUT_FILENO));
 	putchar('\n');

