@@ -404,15 +404,15 @@ static bool asks_for_capabilities(int argc, char **argv)
 int p9d_config_read(struct p9d_config *c, int argc, char **argv)
 {
 	int rc = 0;
-	if (asks_for_capabilities(argc, argv)) {
-		c->capabilities = true;
-		return 0;
-	}
 	c->server.msize = P9_MSIZE_DEFAULT;
 	c->server.workers = 64;
 	c->server.conns = P9_CONNS_MAX;
 	c->server.lock_wait = 30;
 	c->socket_mode = 0600;
+	if (asks_for_capabilities(argc, argv)) {
+		c->capabilities = true;
+		return 0;
+	}
 	for (int i = 1; i < argc && rc == 0; i++) {
 		rc = read_arg(c, argc, argv, &i);
 	}
