@@ -10,10 +10,6 @@
 #include <unistd.h>
 #include "client/internal.h"
 
-static struct p9_str str(const char *s)
-{
-	return (struct p9_str){ s, (uint16_t)strnlen(s, UINT16_MAX) };
-}
 static int call(struct p9_client *c, struct p9_msg *t, struct p9_msg *r)
 {
 	return p9_client_call(c, t, NULL, r);
@@ -45,8 +41,8 @@ int p9_client_clone(struct p9_client *c, uint32_t fid, uint32_t *newfid)
 int p9_client_walk1(struct p9_client *c, uint32_t dir, const char *name, uint32_t *newfid, struct p9_qid *qid)
 {
 	int rc = p9_client_fid(c, newfid);
-	struct p9_msg r,
-		t = { .type = P9_Twalk, .twalk = { .fid = dir, .newfid = *newfid, .wname = { 1, { str(name) } } } };
+	struct p9_msg r, t = { .type = P9_Twalk,
+			       .twalk = { .fid = dir, .newfid = *newfid, .wname = { 1, { p9_client_str(name) } } } };
 	rc = rc < 0 ? rc : call(c, &t, &r);
 	if (rc >= 0 && qid) {
 		*qid = r.rwalk.wqid.v[0];
@@ -75,15 +71,21 @@ int p9_client_lopen(struct p9_client *c, uint32_t fid, uint32_t flags, uint32_t 
 int p9_client_lcreate(struct p9_client *c, uint32_t fid, const char *name, uint32_t flags, uint32_t mode)
 {
 	struct p9_msg t = { .type = P9_Tlcreate,
-			    .tlcreate = {
-				    .fid = fid, .name = str(name), .flags = flags, .mode = mode, .gid = P9_NONUNAME } };
+			    .tlcreate = { .fid = fid,
+					  .name = p9_client_str(name),
+					  .flags = flags,
+					  .mode = mode,
+					  .gid = P9_NONUNAME } };
 	return call(c, &t, NULL);
 }
 
 int p9_client_symlink(struct p9_client *c, uint32_t dir, const char *name, const char *target)
 {
 	struct p9_msg t = { .type = P9_Tsymlink,
-			    .tsymlink = { .fid = dir, .name = str(name), .symtgt = str(target), .gid = P9_NONUNAME } };
+			    .tsymlink = { .fid = dir,
+					  .name = p9_client_str(name),
+					  .symtgt = p9_client_str(target),
+					  .gid = P9_NONUNAME } };
 	return call(c, &t, NULL);
 }
 
@@ -91,7 +93,7 @@ int p9_client_mknod(struct p9_client *c, uint32_t dir, const char *name, uint32_
 {
 	struct p9_msg t = { .type = P9_Tmknod,
 			    .tmknod = { .dfid = dir,
-					.name = str(name),
+					.name = p9_client_str(name),
 					.mode = mode,
 					.major = major(rdev),
 					.minor = minor(rdev),
@@ -102,19 +104,19 @@ int p9_client_mknod(struct p9_client *c, uint32_t dir, const char *name, uint32_
 int p9_client_mkdir(struct p9_client *c, uint32_t dir, const char *name, uint32_t mode)
 {
 	struct p9_msg t = { .type = P9_Tmkdir,
-			    .tmkdir = { .dfid = dir, .name = str(name), .mode = mode, .gid = P9_NONUNAME } };
+			    .tmkdir = { .dfid = dir, .name = p9_client_str(name), .mode = mode, .gid = P9_NONUNAME } };
 	return call(c, &t, NULL);
 }
 
 int p9_client_link(struct p9_client *c, uint32_t dir, uint32_t fid, const char *name)
 {
-	struct p9_msg t = { .type = P9_Tlink, .tlink = { .dfid = dir, .fid = fid, .name = str(name) } };
+	struct p9_msg t = { .type = P9_Tlink, .tlink = { .dfid = dir, .fid = fid, .name = p9_client_str(name) } };
 	return call(c, &t, NULL);
 }
 
 int p9_client_rename(struct p9_client *c, uint32_t fid, uint32_t dir, const char *name)
 {
-	struct p9_msg t = { .type = P9_Trename, .trename = { .fid = fid, .dfid = dir, .name = str(name) } };
+	struct p9_msg t = { .type = P9_Trename, .trename = { .fid = fid, .dfid = dir, .name = p9_client_str(name) } };
 	return call(c, &t, NULL);
 }
 
@@ -122,15 +124,16 @@ int p9_client_renameat(struct p9_client *c, uint32_t olddir, const char *oldname
 {
 	struct p9_msg t = { .type = P9_Trenameat,
 			    .trenameat = { .olddirfid = olddir,
-					   .oldname = str(oldname),
+					   .oldname = p9_client_str(oldname),
 					   .newdirfid = newdir,
-					   .newname = str(newname) } };
+					   .newname = p9_client_str(newname) } };
 	return call(c, &t, NULL);
 }
 
 int p9_client_unlinkat(struct p9_client *c, uint32_t dir, const char *name, uint32_t flags)
 {
-	struct p9_msg t = { .type = P9_Tunlinkat, .tunlinkat = { .dirfid = dir, .name = str(name), .flags = flags } };
+	struct p9_msg t = { .type = P9_Tunlinkat,
+			    .tunlinkat = { .dirfid = dir, .name = p9_client_str(name), .flags = flags } };
 	return call(c, &t, NULL);
 }
 
@@ -245,8 +248,8 @@ ssize_t p9_client_xattr_get(struct p9_client *c, uint32_t fid, const char *name,
 	if (rc < 0) {
 		return rc;
 	}
-	struct p9_msg r,
-		t = { .type = P9_Txattrwalk, .txattrwalk = { .fid = fid, .newfid = newfid, .name = str(name) } };
+	struct p9_msg r, t = { .type = P9_Txattrwalk,
+			       .txattrwalk = { .fid = fid, .newfid = newfid, .name = p9_client_str(name) } };
 	rc = call(c, &t, &r);
 	if (rc < 0) {
 		return rc;
@@ -287,7 +290,8 @@ int p9_client_xattr_set(struct p9_client *c, uint32_t fid, const char *name, con
 		return rc;
 	}
 	struct p9_msg t = { .type = P9_Txattrcreate,
-			    .txattrcreate = { .fid = f, .name = str(name), .attr_size = value->len, .flags = flags } };
+			    .txattrcreate = {
+				    .fid = f, .name = p9_client_str(name), .attr_size = value->len, .flags = flags } };
 	rc = call(c, &t, NULL);
 	rc = rc < 0 ? rc : write_all(c, f, value);
 	if (rc < 0) {

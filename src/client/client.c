@@ -90,11 +90,6 @@ uint32_t p9_client_iosize(const struct p9_client *c, uint32_t iounit)
 	return iounit >= P9_MSIZE_MIN && iounit < most ? iounit : most; /* an iounit that makes no sense is no hint */
 }
 
-static struct p9_str str(const char *s)
-{
-	return (struct p9_str){ s, (uint16_t)strnlen(s, UINT16_MAX) };
-}
-
 static int attach(struct p9_client *c, const struct p9_client_opts *o, uint32_t *fid, struct p9_qid *qid)
 {
 	struct p9_msg r;
@@ -103,8 +98,8 @@ static int attach(struct p9_client *c, const struct p9_client_opts *o, uint32_t 
 		return rc;
 	}
 	struct p9_msg t = { .type = P9_Tattach, .tattach = { .fid = *fid, .afid = P9_NOFID, .n_uname = o->uid } };
-	t.tattach.uname = str(o->uname ? o->uname : "");
-	t.tattach.aname = str(o->aname ? o->aname : "");
+	t.tattach.uname = p9_client_str(o->uname ? o->uname : "");
+	t.tattach.aname = p9_client_str(o->aname ? o->aname : "");
 	rc = p9_client_call(c, &t, NULL, &r);
 	if (rc >= 0) {
 		*qid = r.rattach.qid;
@@ -163,7 +158,8 @@ static int begin(struct p9_client *c, const struct p9_client_opts *o)
 		return rc;
 	}
 	c->timeout_ms = o->timeout_ms && o->timeout_ms < HANDSHAKE_MS ? o->timeout_ms : HANDSHAKE_MS;
-	struct p9_msg t = { .type = P9_Tversion, .tversion = { .msize = c->engine.msize, .version = str("9P2000.L") } };
+	struct p9_msg t = { .type = P9_Tversion,
+			    .tversion = { .msize = c->engine.msize, .version = p9_client_str("9P2000.L") } };
 	rc = p9_client_call(c, &t, NULL, NULL);
 	c->msize = c->engine.msize;
 	if (rc >= 0 && o->reconnect_ms && c->dialled) {

@@ -6,11 +6,6 @@
 #include <string.h>
 #include "client/fs.h"
 
-static struct p9_str str(const char *s)
-{
-	return (struct p9_str){ s, (uint16_t)strnlen(s, UINT16_MAX) };
-}
-
 /* Reads the `size` bytes of an attribute's fid. A value that ends early has changed meanwhile, or the server lies. */
 static int read_value(struct p9_client *c, uint32_t fid, uint8_t *buf, size_t size)
 {
@@ -29,7 +24,7 @@ static int get_of(struct p9_client *c, uint32_t fid, const char *name, void *buf
 {
 	uint32_t newfid;
 	int rc = p9_client_fid(c, &newfid);
-	struct p9_msg r, t = { .type = P9_Txattrwalk, .txattrwalk = { .fid = fid, .name = str(name) } };
+	struct p9_msg r, t = { .type = P9_Txattrwalk, .txattrwalk = { .fid = fid, .name = p9_client_str(name) } };
 	t.txattrwalk.newfid = newfid;
 	rc = rc < 0 ? rc : p9_client_call(c, &t, NULL, &r);
 	if (rc < 0) {

@@ -3,6 +3,7 @@
 #ifndef P9_CLIENT_INTERNAL_H
 #define P9_CLIENT_INTERNAL_H
 #include <pthread.h>
+#include <string.h>
 #include "engine/engine.h"
 #include "p9/client.h"
 
@@ -70,6 +71,11 @@ struct p9_client_front_conf {
 };
 /* The handle's carrier is the device behind fd, which is the handle's from here on. P9_FRONT_ERR bytes at err. */
 P9_MUST_USE int p9_client_front_open(struct p9_client *c, int fd, const struct p9_client_front_conf *conf, char *err);
+/* A string for a message, cut where its length cannot be told. */
+static inline struct p9_str p9_client_str(const char *s)
+{
+	return (struct p9_str){ s, (uint16_t)strnlen(s, UINT16_MAX) };
+}
 /* requests.c */
 /* Milliseconds of a clock that is never 0. */
 uint64_t p9_client_now(void);

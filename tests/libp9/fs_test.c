@@ -11,34 +11,13 @@
 static struct server srv;
 static struct p9_client *c;
 
-static const char *host(const char *name)
-{
-	static char path[4][600];
-	static unsigned i;
-	char *p = path[i++ % 4];
-	snprintf(p, sizeof(path[0]), "%s/%s", srv.tree, name);
-	return p;
-}
-
-static void put_host(const char *name, const void *data, size_t n)
-{
-	int fd = open(host(name), O_WRONLY | O_CREAT | O_TRUNC, 0644);
-	assert_true(fd >= 0);
-	for (size_t at = 0; at < n;) {
-		ssize_t k = write(fd, (const char *)data + at, n - at);
-		assert_true(k > 0);
-		at += (size_t)k;
-	}
-	close(fd);
-}
-
 static void assert_host(const char *name, const void *data, size_t n)
 {
 	struct stat st;
-	assert_int_equal(stat(host(name), &st), 0);
+	assert_int_equal(stat(server_path(&srv, name), &st), 0);
 	assert_int_equal(st.st_size, n);
 	char *buf = malloc(n + 1);
-	int fd = open(host(name), O_RDONLY);
+	int fd = open(server_path(&srv, name), O_RDONLY);
 	for (size_t at = 0; at < n;) {
 		ssize_t k = read(fd, buf + at, n - at);
 		assert_true(k > 0);
@@ -54,7 +33,7 @@ static void assert_host(const char *name, const void *data, size_t n)
 static bool there(const char *name)
 {
 	struct stat st;
-	return lstat(host(name), &st) == 0;
+	return lstat(server_path(&srv, name), &st) == 0;
 }
 
 static uint8_t *noise(size_t n)
@@ -74,10 +53,10 @@ static void attributes(void **state)
 	struct p9_rstatfs fs;
 	struct stat h;
 	struct p9_time a = { 1000000001, 5 }, m = { 1500000000, 999999999 }, omit = { 0, P9_TIME_OMIT };
-	put_host("f", "hello", 5);
-	assert_int_equal(symlink("f", host("l")), 0);
+	server_put(&srv, "f", "hello", 5);
+	assert_int_equal(symlink("f", server_path(&srv, "l")), 0);
 	ok(c, p9_stat(c, "l", &st));
-	assert_int_equal(stat(host("f"), &h), 0);
+	assert_int_equal(stat(server_path(&srv, "f"), &h), 0);
 	assert_int_equal(st.size, 5);
 	assert_int_equal(st.mode, h.st_mode);
 	assert_int_equal(st.uid, h.st_uid);
@@ -87,13 +66,13 @@ static void attributes(void **state)
 	assert_true(S_ISLNK(st.mode));
 	ok(c, p9_chmod(c, "l", 0640));
 	ok(c, p9_utimens(c, "f", P9_WALK_FOLLOW, &a, &m));
-	assert_int_equal(stat(host("f"), &h), 0);
+	assert_int_equal(stat(server_path(&srv, "f"), &h), 0);
 	assert_int_equal(h.st_mode & 07777, 0640);
 	assert_int_equal(h.st_atim.tv_sec, 1000000001);
 	assert_int_equal(h.st_mtim.tv_nsec, 999999999);
 	m.sec = 7;
 	ok(c, p9_utimens(c, "l", P9_WALK_NOFOLLOW, &omit, &m));
-	assert_int_equal(stat(host("f"), &h), 0);
+	assert_int_equal(stat(server_path(&srv, "f"), &h), 0);
 	assert_int_equal(h.st_mtim.tv_sec, 1500000000); /* the link's own was set */
 	a.nsec = 1000000000;
 	fails(P9_EINVAL, p9_utimens(c, "f", P9_WALK_FOLLOW, &a, &m));
@@ -117,10 +96,10 @@ static void names(void **state)
 	ok(c, p9_mkdir_all(c, "d/a/b/c", 0755));
 	ok(c, p9_mkdir_all(c, "/", 0755));
 	assert_true(there("d/a/b/c"));
-	put_host("d/f", "x", 1);
+	server_put(&srv, "d/f", "x", 1);
 	fails(P9_ENOTDIR, p9_mkdir_all(c, "d/f/g", 0755));
 	fails(P9_ENOTDIR, p9_mkdir_all(c, "d/f", 0755));
-	assert_int_equal(symlink("d/a", host("way")), 0);
+	assert_int_equal(symlink("d/a", server_path(&srv, "way")), 0);
 	ok(c, p9_mkdir_all(c, "way/new/er", 0755)); /* through a link */
 	assert_true(there("d/a/new/er"));
 	ok(c, p9_symlink(c, "some where", "d/l"));
@@ -128,13 +107,13 @@ static void names(void **state)
 	assert_string_equal(text, "some where");
 	fails(P9_ENAMETOOLONG, p9_readlink(c, "d/l", text, 10));
 	ok(c, p9_link(c, "d/f", "d/g"));
-	assert_int_equal(stat(host("d/f"), &h) | stat(host("d/g"), &g), 0);
+	assert_int_equal(stat(server_path(&srv, "d/f"), &h) | stat(server_path(&srv, "d/g"), &g), 0);
 	assert_true(h.st_ino == g.st_ino);
 	ok(c, p9_rename(c, "d/g", "h"));
 	assert_true(there("h") && !there("d/g"));
 	fails(P9_ENOENT, p9_rename(c, "d/g", "h"));
 	ok(c, p9_mknod(c, "fifo", S_IFIFO | 0600, 0));
-	assert_int_equal(stat(host("fifo"), &h), 0);
+	assert_int_equal(stat(server_path(&srv, "fifo"), &h), 0);
 	assert_true(S_ISFIFO(h.st_mode));
 	ok(c, p9_remove(c, "fifo"));
 	fails(P9_ENOTEMPTY, p9_remove(c, "d"));
@@ -150,8 +129,8 @@ static void xattrs(void **state)
 {
 	char buf[300];
 	struct p9_data v = { 5, (const uint8_t *)"value" }, none = { 0, NULL };
-	put_host("f", "x", 1);
-	if (setxattr(host("f"), "user.probe", "1", 1, 0) < 0) {
+	server_put(&srv, "f", "x", 1);
+	if (setxattr(server_path(&srv, "f"), "user.probe", "1", 1, 0) < 0) {
 		print_message("no user xattrs on this file system\n");
 		return;
 	}
@@ -167,7 +146,7 @@ static void xattrs(void **state)
 	ssize_t n = p9_listxattr(c, "f", P9_WALK_FOLLOW, buf, sizeof(buf));
 	assert_true(n > 0 && memmem(buf, (size_t)n, "user.a", 7));
 	ok(c, p9_removexattr(c, "f", P9_WALK_FOLLOW, "user.a"));
-	assert_true(getxattr(host("f"), "user.a", buf, sizeof(buf)) < 0);
+	assert_true(getxattr(server_path(&srv, "f"), "user.a", buf, sizeof(buf)) < 0);
 }
 
 static void open_files(void **state)
@@ -199,12 +178,12 @@ static void open_files(void **state)
 	assert_int_equal(p9_pwrite(f, "45", 2, 0), 2);
 	ok(c, p9_close(f));
 	assert_host("f", "012345", 6);
-	assert_int_equal(symlink("f", host("l")), 0);
+	assert_int_equal(symlink("f", server_path(&srv, "l")), 0);
 	fails(P9_ELOOP, p9_open(c, "l", P9_O_RDONLY | P9_O_NOFOLLOW, &f));
 	ok(c, p9_open(c, "l", P9_O_WRONLY | P9_O_TRUNC, &f));
 	ok(c, p9_close(f));
 	assert_host("f", "", 0);
-	assert_int_equal(symlink("gone", host("dangling")), 0);
+	assert_int_equal(symlink("gone", server_path(&srv, "dangling")), 0);
 	fails(P9_EEXIST, p9_create(c, "dangling", P9_O_WRONLY, 0600, &f));
 	assert_int_equal(p9_close(NULL), 0);
 }
@@ -252,19 +231,19 @@ static void whole_files(void **state)
 	fails(P9_EFBIG, p9_read_file(c, "w", BIG - 1, &got, &n));
 	assert_null(got);
 	fails(P9_EISDIR, p9_read_file(c, "/", 100, &got, &n));
-	assert_int_equal(chmod(host("w"), 0604), 0);
+	assert_int_equal(chmod(server_path(&srv, "w"), 0604), 0);
 	ok(c, p9_write_file(c, "w", &small, 0644, P9_WRITE_ATOMIC | P9_WRITE_SYNC));
 	assert_host("w", "small", 5);
-	assert_int_equal(stat(host("w"), &st), 0);
+	assert_int_equal(stat(server_path(&srv, "w"), &st), 0);
 	assert_int_equal(st.st_mode & 07777, 0604);
 	ok(c, p9_write_file(c, "w", &small, 0644, P9_WRITE_APPEND));
 	assert_host("w", "smallsmall", 10);
 	fails(P9_EEXIST, p9_write_file(c, "w", &small, 0644, P9_WRITE_EXCL));
 	fails(P9_EEXIST, p9_write_file(c, "w", &small, 0644, P9_WRITE_EXCL | P9_WRITE_ATOMIC));
 	ok(c, p9_write_file(c, "v", &small, 0644, P9_WRITE_EXCL | P9_WRITE_ATOMIC));
-	assert_int_equal(stat(host("v"), &st), 0);
+	assert_int_equal(stat(server_path(&srv, "v"), &st), 0);
 	assert_int_equal(st.st_nlink, 1);
-	assert_int_equal(mkdir(host("dir"), 0755), 0);
+	assert_int_equal(mkdir(server_path(&srv, "dir"), 0755), 0);
 	fails(P9_EISDIR, p9_write_file(c, "dir", &small, 0644, P9_WRITE_ATOMIC));
 	DIR *d = opendir(srv.tree);
 	for (struct dirent *e; (e = readdir(d));) {
@@ -278,7 +257,7 @@ static void locks(void **state)
 {
 	struct p9_fh *f, *g;
 	struct p9_range r = { 10, 20, P9_LOCK_TYPE_WRLCK }, other = { 15, 1, P9_LOCK_TYPE_RDLCK }, who;
-	put_host("f", "x", 1);
+	server_put(&srv, "f", "x", 1);
 	ok(c, p9_open(c, "f", P9_O_RDWR, &f));
 	ok(c, p9_range_lock(f, &r));
 	/* somebody else: a process of its own, with its own connection */
@@ -328,15 +307,15 @@ static void listing(void **state)
 	struct p9_fs_dir *d;
 	struct p9_fs_entry e;
 	char name[300];
-	assert_int_equal(mkdir(host("many"), 0755), 0);
+	assert_int_equal(mkdir(server_path(&srv, "many"), 0755), 0);
 	for (int i = 0; i < 3000; i++) {
 		snprintf(
 			name, sizeof(name), "many/entry-%d-%.*s", i, i % 100,
 			"a name of some length a name of some length a name of some length a name of some length a name");
-		put_host(name, name, (size_t)(i % 7));
+		server_put(&srv, name, name, (size_t)(i % 7));
 	}
-	assert_int_equal(mkdir(host("many/sub"), 0755), 0);
-	assert_int_equal(symlink("nowhere", host("many/link")), 0);
+	assert_int_equal(mkdir(server_path(&srv, "many/sub"), 0755), 0);
+	assert_int_equal(symlink("nowhere", server_path(&srv, "many/link")), 0);
 	ok(c, p9_list_dir(c, "many", P9_DIR_PLAIN, list_one, &plain));
 	ok(c, p9_list_dir(c, "many", P9_DIR_ATTRS, list_one, &full));
 	assert_int_equal(plain.n, 3002);
@@ -378,7 +357,7 @@ static unsigned plant(const char *top)
 	char path[4096], name[300];
 	unsigned files = 0;
 	int n = snprintf(path, sizeof(path), "%s", top);
-	assert_int_equal(mkdir(host(top), 0755), 0);
+	assert_int_equal(mkdir(server_path(&srv, top), 0755), 0);
 	for (int depth = 0; depth < 40; depth++) {
 		n += snprintf(path + n, sizeof(path) - (size_t)n, "/down%d", depth);
 		char full[5000];
@@ -394,13 +373,13 @@ static unsigned plant(const char *top)
 	}
 	for (int i = 0; i < 500; i++) {
 		snprintf(name, sizeof(name), "%s/wide%d", top, i);
-		put_host(name, name, strlen(name));
+		server_put(&srv, name, name, strlen(name));
 		files++;
 	}
 	snprintf(name, sizeof(name), "%s/link", top);
-	assert_int_equal(symlink("../outside", host(name)), 0);
+	assert_int_equal(symlink("../outside", server_path(&srv, name)), 0);
 	snprintf(name, sizeof(name), "%s/empty", top);
-	assert_int_equal(mkdir(host(name), 0700), 0);
+	assert_int_equal(mkdir(server_path(&srv, name), 0700), 0);
 	return files;
 }
 
@@ -440,15 +419,15 @@ static void trees(void **state)
 	ok(c, p9_walk_tree(c, "/tree/", P9_WALK_TREE_ATTRS, see, &t));
 	assert_int_equal(t.files, 500);
 	assert_int_equal(t.left, 0);
-	put_host("outside", "stays", 5);
+	server_put(&srv, "outside", "stays", 5);
 	ok(c, p9_remove_tree(c, "tree"));
 	assert_false(there("tree"));
 	assert_host("outside", "stays", 5);
 	fails(P9_ENOENT, p9_remove_tree(c, "tree"));
 	ok(c, p9_remove_tree(c, "outside"));
-	assert_int_equal(mkdir(host("d"), 0755), 0);
-	put_host("d/f", "x", 1);
-	assert_int_equal(symlink("d", host("dl")), 0);
+	assert_int_equal(mkdir(server_path(&srv, "d"), 0755), 0);
+	server_put(&srv, "d/f", "x", 1);
+	assert_int_equal(symlink("d", server_path(&srv, "dl")), 0);
 	ok(c, p9_remove_tree(c, "dl"));
 	assert_true(there("d/f"));
 }
@@ -474,7 +453,7 @@ static void copies(void **state)
 	struct p9_copied k = { 0 };
 	struct stat st;
 	unsigned files = plant("tree");
-	put_host("tree/big", data, BIG);
+	server_put(&srv, "tree/big", data, BIG);
 	snprintf(here, sizeof(here), "%s/here", srv.base);
 	snprintf(far_, sizeof(far_), "%s/here2", srv.base);
 	struct p9_place a = { c, "tree" }, b = { c, "copy" }, h = { NULL, here }, h2 = { NULL, far_ },
@@ -483,17 +462,17 @@ static void copies(void **state)
 	assert_int_equal(k.files, files + 1);
 	assert_int_equal(k.directories, 42);
 	assert_int_equal(k.links, 1);
-	assert_int_equal(run_diff(host("tree"), host("copy")), 0);
+	assert_int_equal(run_diff(server_path(&srv, "tree"), server_path(&srv, "copy")), 0);
 	ok(c, p9_copy_tree(&a, &h, P9_COPY_TIMES | P9_COPY_SPARSE, NULL));
-	assert_int_equal(run_diff(host("tree"), here), 0);
+	assert_int_equal(run_diff(server_path(&srv, "tree"), here), 0);
 	ok(c, p9_copy_tree(&h, &back, 0, NULL));
-	assert_int_equal(run_diff(host("back"), here), 0);
+	assert_int_equal(run_diff(server_path(&srv, "back"), here), 0);
 	ok(c, p9_copy_tree(&h, &h2, P9_COPY_SPARSE, NULL));
 	assert_int_equal(run_diff(far_, here), 0);
 	fails(P9_EEXIST, p9_copy_tree(&h, &back, 0, NULL));
 	ok(c, p9_copy_tree(&h, &back, P9_COPY_REPLACE, NULL));
 	struct stat two;
-	assert_int_equal(stat(host("tree/big"), &st) | stat(host("copy/big"), &two), 0);
+	assert_int_equal(stat(server_path(&srv, "tree/big"), &st) | stat(server_path(&srv, "copy/big"), &two), 0);
 	assert_int_equal(st.st_mtim.tv_nsec, two.st_mtim.tv_nsec);
 	assert_int_equal(st.st_mode, two.st_mode);
 	/* into itself */
@@ -519,17 +498,17 @@ static void sparse(void **state)
 {
 	struct stat st;
 	struct p9_place a = { c, "hole" }, b = { c, "hole2" };
-	int fd = open(host("hole"), O_WRONLY | O_CREAT, 0644);
+	int fd = open(server_path(&srv, "hole"), O_WRONLY | O_CREAT, 0644);
 	assert_int_equal(pwrite(fd, "begin", 5, 0), 5);
 	assert_int_equal(pwrite(fd, "end", 3, 6000000), 3);
 	assert_int_equal(ftruncate(fd, 9000000), 0);
 	close(fd);
 	ok(c, p9_copy_tree(&a, &b, P9_COPY_SPARSE, NULL));
-	assert_int_equal(stat(host("hole2"), &st), 0);
+	assert_int_equal(stat(server_path(&srv, "hole2"), &st), 0);
 	assert_int_equal(st.st_size, 9000000);
 	assert_true(st.st_blocks * 512 < 4500000);
 	char cmd[1500];
-	snprintf(cmd, sizeof(cmd), "cmp '%s' '%s'", host("hole"), host("hole2"));
+	snprintf(cmd, sizeof(cmd), "cmp '%s' '%s'", server_path(&srv, "hole"), server_path(&srv, "hole2"));
 	assert_int_equal(system(cmd), 0);
 }
 
@@ -602,10 +581,10 @@ static void many_threads(void **state)
 {
 	pthread_t t[6];
 	char name[64];
-	assert_int_equal(mkdir(host("many"), 0755), 0);
+	assert_int_equal(mkdir(server_path(&srv, "many"), 0755), 0);
 	for (int i = 0; i < 200; i++) {
 		snprintf(name, sizeof(name), "many/%d", i);
-		put_host(name, "x", 1);
+		server_put(&srv, name, "x", 1);
 	}
 	for (uintptr_t i = 0; i < 6; i++) {
 		assert_int_equal(pthread_create(&t[i], NULL, worker, (void *)i), 0);

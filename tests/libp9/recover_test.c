@@ -10,23 +10,6 @@ static struct server srv;
 static struct p9_client *c;
 enum { BIG = 24 * 1024 * 1024 };
 
-static const char *host(const char *name)
-{
-	static char path[4][600];
-	static unsigned i;
-	char *p = path[i++ % 4];
-	snprintf(p, sizeof(path[0]), "%s/%s", srv.tree, name);
-	return p;
-}
-
-static void put_host(const char *name, const void *data, size_t n)
-{
-	int fd = open(host(name), O_WRONLY | O_CREAT | O_TRUNC, 0644);
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, data, n), n);
-	close(fd);
-}
-
 static void restart(void)
 {
 	server_kill(&srv);
@@ -52,7 +35,7 @@ static void idle(void **state)
 {
 	struct p9_rgetattr st;
 	char buf[16];
-	put_host("f", "0123456789", 10);
+	server_put(&srv, "f", "0123456789", 10);
 	struct p9_fh *f = open_file("f", P9_O_RDWR);
 	assert_int_equal(p9_read(f, buf, 4), 4);
 	for (int i = 0; i < 3; i++) {
@@ -81,7 +64,7 @@ static void in_mid_read(void **state)
 		uint64_t v = p9t_rand(&r);
 		memcpy(data + i, &v, 8);
 	}
-	put_host("big", data, BIG);
+	server_put(&srv, "big", data, BIG);
 	struct p9_fh *f = open_file("big", P9_O_RDONLY);
 	for (int i = 0; i < 6; i++) {
 		pthread_t t;
@@ -136,7 +119,7 @@ static void in_mid_write(void **state)
 static bool host_sees_lock(void)
 {
 	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 10, .l_len = 20 };
-	int fd = open(host("f"), O_RDWR | O_CLOEXEC);
+	int fd = open(server_path(&srv, "f"), O_RDWR | O_CLOEXEC);
 	assert_int_equal(fcntl(fd, F_OFD_GETLK, &l), 0);
 	close(fd);
 	return l.l_type != F_UNLCK;
@@ -146,7 +129,7 @@ static void locks(void **state)
 {
 	struct p9_range r = { 10, 20, P9_LOCK_TYPE_WRLCK };
 	struct p9_rgetattr st;
-	put_host("f", "x", 1);
+	server_put(&srv, "f", "x", 1);
 	struct p9_fh *f = open_file("f", P9_O_RDWR);
 	ok(c, p9_range_lock(f, &r));
 	assert_true(host_sees_lock());
@@ -158,7 +141,7 @@ static void locks(void **state)
 	/* somebody else is faster this time */
 	server_kill(&srv);
 	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 15 };
-	int fd = open(host("f"), O_RDWR | O_CLOEXEC);
+	int fd = open(server_path(&srv, "f"), O_RDWR | O_CLOEXEC);
 	assert_int_equal(fcntl(fd, F_OFD_SETLK, &l), 0);
 	server_run(&srv);
 	ok(c, p9_stat(c, "/", &st));
@@ -178,12 +161,12 @@ static void replaced(void **state)
 {
 	struct p9_rgetattr st;
 	char buf[8];
-	put_host("f", "old", 3);
-	put_host("g", "same", 4);
+	server_put(&srv, "f", "old", 3);
+	server_put(&srv, "g", "same", 4);
 	struct p9_fh *f = open_file("f", P9_O_RDWR), *g = open_file("g", P9_O_RDONLY);
 	server_kill(&srv);
-	put_host("new", "new", 3);
-	assert_int_equal(rename(host("new"), host("f")), 0);
+	server_put(&srv, "new", "new", 3);
+	assert_int_equal(rename(server_path(&srv, "new"), server_path(&srv, "f")), 0);
 	server_run(&srv);
 	fails(P9_ESTALE, p9_pread(f, buf, 3, 0));
 	fails(P9_ESTALE, p9_fstat(f, &st));
@@ -198,7 +181,7 @@ static void replaced(void **state)
 	snprintf(away, sizeof(away), "%s/away", srv.base);
 	assert_int_equal(rename(srv.tree, away), 0);
 	assert_int_equal(mkdir(srv.tree, 0755), 0);
-	put_host("f", "other", 5);
+	server_put(&srv, "f", "other", 5);
 	server_run(&srv);
 	fails(P9_ESTALE, p9_pread(f, buf, 3, 0));
 	fails(P9_ESTALE, p9_pread(g, buf, 3, 0));
@@ -211,15 +194,15 @@ static void replaced(void **state)
 static void names(void **state)
 {
 	char buf[8];
-	assert_int_equal(mkdir(host("d"), 0755) | mkdir(host("d/e"), 0755), 0);
-	put_host("d/e/f", "here", 4);
-	put_host("gone", "gone", 4);
-	put_host("over", "over", 4);
+	assert_int_equal(mkdir(server_path(&srv, "d"), 0755) | mkdir(server_path(&srv, "d/e"), 0755), 0);
+	server_put(&srv, "d/e/f", "here", 4);
+	server_put(&srv, "gone", "gone", 4);
+	server_put(&srv, "over", "over", 4);
 	struct p9_fh *f = open_file("d/e/f", P9_O_RDONLY), *g = open_file("gone", P9_O_RDONLY),
 		     *o = open_file("over", P9_O_RDONLY), *n;
 	ok(c, p9_create(c, "made", P9_O_RDWR | P9_O_EXCL | P9_O_TRUNC, 0600, &n));
 	assert_int_equal(p9_write(n, "made", 4), 4);
-	put_host("cut", "what was there", 14);
+	server_put(&srv, "cut", "what was there", 14);
 	struct p9_fh *k = open_file("cut", P9_O_RDWR | P9_O_TRUNC);
 	assert_int_equal(p9_write(k, "kept", 4), 4);
 	ok(c, p9_rename(c, "d/e/f", "d/e/g"));
@@ -271,10 +254,10 @@ static void directories(void **state)
 	struct p9_fs_entry e;
 	char name[32];
 	int rc, n = 0;
-	assert_int_equal(mkdir(host("d"), 0755), 0);
+	assert_int_equal(mkdir(server_path(&srv, "d"), 0755), 0);
 	for (int i = 0; i < 3000; i++) {
 		snprintf(name, sizeof(name), "d/entry%06d", i);
-		put_host(name, "", 0);
+		server_put(&srv, name, "", 0);
 	}
 	ok(c, p9_dir_open(c, "d", P9_DIR_ATTRS, &d));
 	while ((rc = p9_dir_next(d, &e)) > 0) {
@@ -291,7 +274,7 @@ static void directories(void **state)
 	}
 	server_kill(&srv);
 	pause_ms(20); /* the clock of the file system's time stamps goes in steps */
-	assert_int_equal(unlink(host("d/entry000000")), 0);
+	assert_int_equal(unlink(server_path(&srv, "d/entry000000")), 0);
 	server_run(&srv);
 	while ((rc = p9_dir_next(d, &e)) > 0) {
 	}
@@ -308,7 +291,7 @@ static void attributes(void **state)
 {
 	uint32_t fid, x;
 	struct p9_rgetattr st;
-	put_host("f", "x", 1);
+	server_put(&srv, "f", "x", 1);
 	ok(c, p9_client_walk(c, "f", 0, &fid));
 	ok(c, p9_client_clone(c, fid, &x));
 	struct p9_msg r, t = { .type = P9_Txattrcreate,
@@ -388,7 +371,7 @@ static void polled(void **state)
 {
 	enum { N = 20 };
 	static struct own o[N], late, given_up;
-	put_host("f", "content", 7);
+	server_put(&srv, "f", "content", 7);
 	struct p9_fh *f = open_file("f", P9_O_RDWR);
 	for (int round = 0; round < 5; round++) {
 		/* The server is stopped, so that all of them are in flight when it dies. */
@@ -462,7 +445,7 @@ static void *reader(void *arg)
 static void threads(void **state)
 {
 	pthread_t t[4];
-	put_host("f", "content", 7);
+	server_put(&srv, "f", "content", 7);
 	ending = false;
 	for (int i = 0; i < 4; i++) {
 		assert_int_equal(pthread_create(&t[i], NULL, reader, NULL), 0);

@@ -90,6 +90,28 @@ static inline void server_stop(struct server *s)
 	free(s->base);
 }
 
+/* Where a name of the tree is on the host. The last four stay valid. */
+static inline const char *server_path(const struct server *s, const char *name)
+{
+	static char path[4][600];
+	static unsigned i;
+	char *p = path[i++ % 4];
+	snprintf(p, sizeof(path[0]), "%s/%s", s->tree, name);
+	return p;
+}
+
+static inline void server_put(const struct server *s, const char *name, const void *data, size_t n)
+{
+	int fd = open(server_path(s, name), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+	assert_true(fd >= 0);
+	for (size_t at = 0; at < n;) {
+		ssize_t k = write(fd, (const char *)data + at, n - at);
+		assert_true(k > 0);
+		at += (size_t)k;
+	}
+	close(fd);
+}
+
 static inline struct p9_client *server_dial(const struct server *s, const struct p9_client_opts *opts)
 {
 	struct p9_client_opts o = { .uid = geteuid() };
