@@ -73,6 +73,7 @@ struct bench_conn {
 	uint64_t next, size; /* place in the file of the sequential workloads; its size */
 	uint64_t random;
 	bool waiting; /* output is waiting for room in the socket */
+	bool poll;    /* never sleep for a reply: look again */
 	/* bench_front.c */
 	struct p9_front *front; /* NULL: descriptors */
 	void **into;		/* where each slot's Tread goes */
@@ -92,7 +93,7 @@ P9_MUST_USE int bench_walk(struct bench_conn *c, uint32_t fid, uint32_t newfid, 
 void bench_queue(struct bench_conn *c, struct bench_slot *s, uint32_t payload);
 /* Sends what is queued; c->waiting tells that some of it is left. Returns 0 or -P9_Exxx. */
 P9_MUST_USE int bench_flush(struct bench_conn *c);
-/* Takes in what has come. Returns 1, 0 when nothing has come, -P9_Exxx when the link is gone. */
+/* Takes in what has come. Returns 1, 0 when nothing has come (with poll: yet), -P9_Exxx when the link is gone. */
 P9_MUST_USE int bench_fill(struct bench_conn *c);
 
 /* ---- bench_front.c: the same over vhost-user ---- */

@@ -243,7 +243,7 @@ static int pump(struct bench_run *r, struct bench_conn *c)
 static int pump_many(struct bench_run *r, int ep)
 {
 	struct epoll_event ev[64];
-	int ms = 1000;
+	int ms = r->conns[0].poll ? 0 : 1000;
 	for (unsigned i = 0; i < r->nconns; i++) { /* what a device has said already, it does not say again */
 		struct bench_conn *c = &r->conns[i];
 		if (c->front != NULL && bench_front_arm(c)) {

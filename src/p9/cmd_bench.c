@@ -16,14 +16,14 @@
 struct settings {
 	unsigned conns, depth;
 	double secs;
-	bool json;
+	bool json, poll;
 	pid_t pid;
 	const struct bench_load *load;
 	struct bench_want want;
 };
 
 static const char usage[] =
-	"usage: p9 bench [-c conns] [-q depth] [-t secs] [-n count] [-z MiB] [--json] [--server-pid PID]\n"
+	"usage: p9 bench [-c conns] [-q depth] [-t secs] [-n count] [-z MiB] [--poll] [--json] [--server-pid PID]\n"
 	"                [--file PATH]... WORKLOAD\n"
 	"  -c, --conns N       connections (1)\n"
 	"  -q, --depth N       operations in flight on each (32)\n"
@@ -31,6 +31,7 @@ static const char usage[] =
 	"  -n, --count N       files, or entries of the directory, to make (64, readdir 10000)\n"
 	"  -z, --size MIB      size of a file that is read or written (64)\n"
 	"      --file PATH     use this file of the export and make none (may be given again)\n"
+	"      --poll          look for replies all the time instead of sleeping until they come (takes a processor)\n"
 	"      --server-pid P  process whose CPU time is told per op (else the peer of a Unix socket)\n"
 	"      --json          one JSON object instead of text\n"
 	"  WORKLOAD            getattr walk small create read write randread randwrite readdir\n";
@@ -52,7 +53,7 @@ static bool number(const struct p9_cli *cli, const char *what, const char *text,
 	return true;
 }
 
-enum { OPT_JSON = 256, OPT_PID, OPT_FILE };
+enum { OPT_JSON = 256, OPT_PID, OPT_FILE, OPT_POLL };
 
 static bool take_option(const struct p9_cli *cli, struct settings *s, int opt)
 {
@@ -82,6 +83,9 @@ static bool take_option(const struct p9_cli *cli, struct settings *s, int opt)
 	case OPT_JSON:
 		s->json = true;
 		return true;
+	case OPT_POLL:
+		s->poll = true;
+		return true;
 	case OPT_PID:
 		if (number(cli, "--server-pid", optarg, INT32_MAX, &v)) {
 			s->pid = (pid_t)v;
@@ -104,7 +108,8 @@ static bool take_options(const struct p9_cli *cli, struct settings *s, int argc,
 	static const struct option longs[] = {
 		{ "conns", 1, NULL, 'c' },     { "depth", 1, NULL, 'q' },	   { "secs", 1, NULL, 't' },
 		{ "count", 1, NULL, 'n' },     { "size", 1, NULL, 'z' },	   { "json", 0, NULL, OPT_JSON },
-		{ "file", 1, NULL, OPT_FILE }, { "server-pid", 1, NULL, OPT_PID }, { NULL, 0, NULL, 0 },
+		{ "file", 1, NULL, OPT_FILE }, { "server-pid", 1, NULL, OPT_PID }, { "poll", 0, NULL, OPT_POLL },
+		{ NULL, 0, NULL, 0 },
 	};
 	static const char *paths[BENCH_FILES_MAX];
 	s->want.paths = paths;
@@ -257,6 +262,9 @@ int p9_cmd_bench(struct p9_cli *cli, int argc, char **argv)
 	}
 	if (rc == P9_EXIT_OK) {
 		run.pid = s.pid != 0 ? s.pid : bench_conn_peer(&run.conns[0]);
+		for (unsigned i = 0; i < run.nconns; i++) {
+			run.conns[i].poll = s.poll;
+		}
 		rc = measure(cli, &s, &run);
 	}
 	for (unsigned i = 0; run.conns != NULL && i < run.nconns; i++) {

@@ -562,7 +562,8 @@ def forgets(options, files, rounds):
             mnt.drop_caches()
             until(lambda: m.server.fids() <= before + 5, 20, f"{m.server.fids()} fids stay, it were {before}")
             sizes.append(m.rss())
-        check(sizes[-1] < sizes[1] + (1 << 20), sizes)
+        # the allocator gives memory back now and then: a round may look smaller than those around it
+        check(sizes[-1] < max(sizes[:len(sizes) // 2]) + (1 << 20), sizes)
 
 
 @suite.test
