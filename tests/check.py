@@ -54,7 +54,7 @@ def build(name, directory, *options, needs=(), env=None, limit=600):
                 needs, "exit", 2, limit, env)
 
 
-def meson_test(name, directory, needs, env=None, wrap=(), factor=1, limit=300):
+def meson_test(name, directory, needs, env=None, wrap=(), factor=2, limit=1200):
     command = [*wrap, "meson", "test", "-C", directory, "--no-rebuild", "--print-errorlogs", "-t", str(factor)]
     return Step(name, command, needs, "meson", 1, limit, env, directory)
 
@@ -103,7 +103,7 @@ STEPS = [
     Step("install", ["tools/install-test.sh", "build"], ("build",), "lines", 1, 200),
     Step("mount", mount("build", "--quick"), ("build",), "lines", 1, 1500),
     # -- the sanitizers, and clang
-    meson_test("unit-asan", "build-asan", ("build-asan",), ASAN_ENV, (), 4),
+    meson_test("unit-asan", "build-asan", ("build-asan",), ASAN_ENV, (), 8),
     Step("talk-asan", talk("build-asan"), ("build-asan",), "lines", 1, 600, ASAN_ENV),
     Step("guest-stress", ["tests/guest/run", *programs("build"), "--suite", "stress", "--transport", "tcp"],
          ("build",), "lines", 1, 900),
@@ -117,11 +117,11 @@ STEPS = [
     Step("vhost-asan", ["tests/vhost/run.py", "--p9d", "build-asan/p9d"], ("build-asan",), "lines", 1, 600, ASAN_ENV),
     Step("vhost-tsan", [*NO_ASLR, "tests/vhost/run.py", "--p9d", "build-tsan/p9d"], ("build-tsan",), "lines", 1, 900,
          TSAN_ENV),
-    meson_test("unit-tsan", "build-tsan", ("build-tsan",), TSAN_ENV, NO_ASLR, 4),
+    meson_test("unit-tsan", "build-tsan", ("build-tsan",), TSAN_ENV, NO_ASLR, 8),
     Step("talk-tsan", [*NO_ASLR, *talk("build-tsan")], ("build-tsan",), "lines", 1, 600, TSAN_ENV),
     Step("conform-tsan", [*NO_ASLR, "tests/conform/run.py", "--build", "build-tsan", "--quick"], ("build-tsan",), "lines",
          1, 700, TSAN_ENV),
-    meson_test("unit-clang", "build-fuzz", ("build-fuzz",), ASAN_ENV, (), 4),
+    meson_test("unit-clang", "build-fuzz", ("build-fuzz",), ASAN_ENV, (), 8),
     # -- what reads the sources
     Step("layers", ["tools/layers.py"]),
     Step("shape", ["tools/shape.py"]),

@@ -120,8 +120,11 @@ const struct p9_op p9_op_read = { read_start, read_run, read_done, read_again, f
 /* Takes the data to where it is one piece. */
 static void copy_in(const struct p9_req *r, uint8_t *to)
 {
-	if (!r->payload && r->t.twrite.data.len) {
-		memcpy(to, r->t.twrite.data.p, r->t.twrite.data.len);
+	if (!r->payload) {
+		if (r->t.twrite.data.len) {
+			memcpy(to, r->t.twrite.data.p, r->t.twrite.data.len);
+		}
+		return;
 	}
 	for (int i = 0; i < r->npayload; i++) {
 		memcpy(to, r->payload[i].iov_base, r->payload[i].iov_len);

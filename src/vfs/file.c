@@ -108,7 +108,7 @@ int p9_session_fstat(struct p9_session *s, const struct p9_handle *h, struct p9_
 {
 	struct p9_msg r, t = { .type = P9_Tgetattr, .tgetattr = { .fid = h->fid, .request_mask = P9_GETATTR_BASIC } };
 	int rc = p9_session_call(s, &t, NULL, &r);
-	if (rc == 0) {
+	if (rc >= 0) {
 		*st = r.rgetattr;
 	}
 	return rc;
