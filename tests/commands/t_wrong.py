@@ -10,7 +10,7 @@ import time
 import common
 from common import check, equal, fresh, lines, one_error, p9, pattern, read, shared, spawn, suite, write
 from peers import RREAD, TREAD, TWRITE, Liar, Relay
-from suite import Server, Skip
+from suite import Server, Skip, until
 
 ROOT_USER = os.geteuid() == 0
 
@@ -78,7 +78,7 @@ def hold_after(n, kind):
         seen[0] += k == kind
         if k == kind and seen[0] > n:
             held.set()
-            gate.wait(30)
+            gate.wait(120)
         return frame
     return judge, held, gate
 
@@ -87,8 +87,8 @@ def interrupted(command, source, target, copy, data, kind, judge_of):
     judge, held, gate = hold_after(4, kind)
     between, address = relay(**{judge_of: judge})
     p = spawn(command, "--progress", source, target, address=address)
-    check(held.wait(30), "nothing came")
-    time.sleep(0.1)  # what was let through arrives
+    check(held.wait(60), "nothing came")
+    until(lambda: os.path.exists(copy) and os.path.getsize(copy) > 0, 60, "what was let through does not arrive")
     p.send_signal(signal.SIGINT)
     time.sleep(0.1)
     gate.set()

@@ -92,7 +92,7 @@ def lock_random_ranges_as_the_model_has_them():
         os.close(probe)
         for c in conns:
             c.close()
-        until(lambda: s.stats()[0] == 0, 5)
+        until(lambda: s.stats()[0] == 0)
         host_lock(host, UNLCK, 0, 0)
         check(host_lock(host, WRLCK, 0, 0), "locks outlive their connection")
         os.close(host)
@@ -156,18 +156,18 @@ def lock_waits_until_it_is_let_go():
         for how, release in releases.items():
             a, fa, b, tag, fb = waiting(s, d)
             release(a, fa)
-            equal(b.wait(tag, 2)[0], SUCCESS, how)
+            equal(b.wait(tag)[0], SUCCESS, how)
             b.getattr(fb)
             a.close()
             b.close()
         with open(d + "/f", "r+b") as host:
-            until(lambda: host_lock(host.fileno(), WRLCK, 0, 0), 5)
+            until(lambda: host_lock(host.fileno(), WRLCK, 0, 0))
             b = s.conn()
             tag = b._lock(b.open(0, "f", flags=O_RDWR), WRLCK, BLOCK, 0, 0, 1, "w")
             time.sleep(0.1)
             check(not b.answered(tag))
             host_lock(host.fileno(), UNLCK, 0, 0)
-            equal(b.wait(tag, 2)[0], SUCCESS, "let go by a process of the host")
+            equal(b.wait(tag)[0], SUCCESS, "let go by a process of the host")
 
 
 @suite.test
@@ -179,13 +179,13 @@ def lock_waits_without_a_thread():
         for _ in range(20):
             quickly(lambda: b.getattr(fb))
         over = b._lock(fb, WRLCK, BLOCK, 0, 1, 5000, "w")
-        equal(b.wait(over, 2)[0], BLOCKED, "one more than may wait")
+        equal(b.wait(over)[0], BLOCKED, "one more than may wait")
         check(int(s.status("Threads")) < 16, f"{s.status('Threads')} threads")
         a.lock(fa, UNLCK, 0, 0)
-        equal(b.wait(tag, 2)[0], SUCCESS)
+        equal(b.wait(tag)[0], SUCCESS)
         # all 63 want byte 0: each lets go when it has it
         left = set(more)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while left and time.monotonic() < deadline:
             b.settle(0.02)
             for t in [t for t in left if b.got.get(t)]:
@@ -213,7 +213,7 @@ def lock_clunk_of_a_waiting_fid():
     with P9d("-e", f"x={d}") as s:
         a, fa, b, tag, fb = waiting(s, d)
         b.clunk(fb)
-        equal(b.outcome(tag, 2), errno.EBADF)
+        equal(b.outcome(tag), errno.EBADF)
         equal(a.lock(fa, UNLCK, 0, 0), SUCCESS)
 
 
@@ -242,10 +242,10 @@ def lock_wait_runs_out():
     with P9d("-e", f"x={d}", "--lock-wait", "1") as s:
         began = time.monotonic()
         a, _, b, tag, fb = waiting(s, d)
-        equal(b.wait(tag, 3)[0], BLOCKED)
+        equal(b.wait(tag)[0], BLOCKED)
         check(0.9 < time.monotonic() - began < 2.5, f"after {time.monotonic() - began:.2f} s")
         a.close()
-        until(lambda: b.lock(fb, WRLCK, 0, 0) == SUCCESS, 2)
+        until(lambda: b.lock(fb, WRLCK, 0, 0) == SUCCESS)
 
 
 @suite.test
