@@ -68,8 +68,8 @@ def dial(address):
     else:
         s = socket.socket(socket.AF_INET)
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    s.connect(address)  # with a time limit, a full backlog would be an error
     s.settimeout(60)
-    s.connect(address)
     return s
 
 

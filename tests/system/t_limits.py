@@ -9,7 +9,7 @@ import socket
 import struct
 import time
 
-from common import P9d, Skip, check, equal, free_port, fresh, put, quickly, sanitized, suite, until
+from common import P9d, Skip, check, denied, equal, free_port, fresh, put, quickly, sanitized, suite, until
 import common
 from ninep import O_RDWR, RDLCK, WRLCK, Closed, Conn, Error, Late, T, dial, frame
 
@@ -169,6 +169,58 @@ def limit_fids_of_one_connection():
         until(lambda: s.stats()[1] < 10, 30, "fids stay")
         grown = s.rss() - before
         check(grown < 24 * MIB or sanitized(), f"{grown / MIB:.1f} MiB stay after 65,536 fids")
+
+
+@suite.test
+def limit_fids_that_are_chosen_to_meet():
+    """Numbers that all share one place of a table whose hash is known (this was p9d's) cost no more than others."""
+    d = export()
+
+    def cost(s, fids):
+        c, before = s.conn(), s.work()
+        for base in range(0, len(fids), 500):
+            for t in [c._walk(0, f) for f in fids[base:base + 500]]:
+                c.wait(t)
+        took = s.work() - before
+        c.close()
+        return took
+    low = (a for a in range(1, 1 << 22) if not (a * 2654435769 >> 7 ^ a) & 0x7fff)
+    meet = [a | k << 22 for a in [next(low) for _ in range(20)] for k in range(1024)]
+    with P9d("-e", f"x={d}") as s:
+        plain = cost(s, [100 + i for i in range(len(meet))])
+        took = cost(s, meet)
+        check(took < 5 * plain + 0.1, f"{took:.2f} s of processor time, {plain:.2f} for others")
+
+
+@suite.test
+def limit_names_of_many_users():
+    """Each Tattach with as long a uname as a message can have: they are not kept."""
+    d = export()
+    with P9d("-e", f"x={d}") as s:
+        c = s.conn()
+        before = s.rss()
+        for i in range(1500):
+            c.attach(100 + i, "", 0, "u" * 60000)
+        grown = s.rss() - before
+        check(grown < 16 * MIB or sanitized(), f"{grown / MIB:.1f} MiB for 1500 attaches")
+        denied(errno.EPERM, lambda: c.attach(99, "", 0xffffffff, "root" + "x" * 60000))
+
+
+@suite.test
+def limit_lines_of_the_log():
+    """Connections that come and go, and garbage, do not fill the log."""
+    d = export()
+    with P9d("-e", f"x={d}") as s:
+        began = time.monotonic()
+        for i in range(1000):
+            x = dial(s.socket)
+            x.send(b"\1\0\0\0" * 2)
+            x.close()
+        works(s.conn())
+        until(lambda: s.stats()[0] == 0)
+        seconds = time.monotonic() - began
+        lines = [x for x in s.output().splitlines() if "connected" in x or "closed" in x]
+        check(20 <= len(lines) < 60 * (seconds + 2), f"{len(lines)} lines in {seconds:.1f} s")
 
 
 @suite.test

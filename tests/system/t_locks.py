@@ -291,6 +291,29 @@ def lock_rules():
 
 
 @suite.test
+def lock_ranges_that_unlocks_make_are_counted():
+    """One lock, cut in pieces by unlocks; and owners whose names are as long as a message allows."""
+    d = export()
+    with P9d("-e", f"x={d}") as s:
+        c = s.conn()
+        fid = c.open(0, "f", flags=O_RDWR)
+        equal(c.lock(fid, WRLCK, 0, 0), SUCCESS)
+        n, code = 0, 0
+        while n < 8000 and not code:
+            codes = [c.outcome(t) for t in [c._lock(fid, UNLCK, 0, 2 * (n + i) + 1, 1, 1, "t") for i in range(200)]]
+            code, n = max(codes), n + 200
+        equal((code, n < 4500), (errno.ENOLCK, True), f"after {n} unlocks")
+        equal(c.lock(fid, UNLCK, 0, 0), SUCCESS, "all at once can be let go")
+        codes = [c.outcome(c._lock(fid, RDLCK, 0, 0, 1, i, "x" * 60000)) for i in range(40)]
+        check(codes[0] == 0 and codes[-1] == errno.ENOLCK, codes)
+        equal(c.lock(fid, UNLCK, 0, 0, 0, "x" * 60000), SUCCESS)
+        equal(c.lock(fid, RDLCK, 0, 0, 99, "x" * 60000), SUCCESS, "what was let go is there again")
+        c.clunk(fid)
+        fid = c.open(0, "f", flags=O_RDWR)
+        equal(c.lock(fid, WRLCK, 0, 0), SUCCESS)
+
+
+@suite.test
 def lock_owners_of_one_fid_that_cannot_be_opened_again():
     """They share the fid's description, in which the kernel sees no conflict."""
     d = export()

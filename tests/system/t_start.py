@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Starting, ending, and saying what is wrong with a command line."""
+import fcntl
 import os
 import signal
 import socket
@@ -58,6 +59,7 @@ def start_errors_name_option_value_and_cause():
         (("-l", sock, d, "--no-such-option"), ("--no-such-option", "--help")),
         (("-l", sock, d, "-Z"), ("-Z", "--help")),
         (("-c", "/no/such/file"), ("--config", "/no/such/file", "No such file")),
+        (("-c", d), ("--config", d, "directory")),
     ]
     for args, words in cases:
         out = refused(*args, words=words)
@@ -100,6 +102,47 @@ def start_with_a_directory_alone():
                              env={**os.environ, "XDG_RUNTIME_DIR": run}).stdout
         check(b"hello" in out, out)
     check(not os.path.exists(run + "/p9.sock"))
+
+
+@suite.test
+def start_with_directories_of_all_kinds_of_names():
+    d = fresh()
+    for name in ("a/b", "c"):
+        os.makedirs(f"{d}/{name}")
+    put(d + "/a/f")
+    put(d + "/a/b/g")
+
+    def names(address, aname, *below):
+        c = Conn(address)
+        c.attach(0, aname)
+        return {e[0] for e in c.entries(c.open(0, *below), 0, 60000)}
+    with P9d("/") as s:  # all there is
+        for aname in ("", "/", "//"):
+            check(b"proc" in names(s.socket, aname), aname)
+        check(b"f" in names(s.socket, d + "/a"))
+        check(b"f" in names(s.socket, "", *f"{d}/a".strip("/").split("/")))
+    with P9d(".", cwd=d) as s:
+        check(b"c" in names(s.socket, ".") and b"f" in names(s.socket, "./a"))
+    for exports in (("a", "a/b"), ("a/b", "a"), ("./a", "./a/b")):  # one below the other
+        with P9d("-e", exports[0], "-e", exports[1], "-e", "c", cwd=d) as s:
+            check(all(b"g" in names(s.socket, x) for x in exports if x.endswith("b")))
+            check(all(b"f" in names(s.socket, x) for x in exports if x.endswith("a")))
+            equal(names(s.socket, "") - {b".", b".."}, {b"a", b"c"})
+            check(b"g" in names(s.socket, "", "a", "b"))
+    for bad in ("/", ".", "..", "./", "a/../c"):
+        refused("-l", f"unix:{TOP}/e", "-e", bad, "-e", "c", words=("--export", bad, "NAME="), cwd=d)
+    refused("-l", f"unix:{TOP}/e", "-e", "a", "-e", "/a/", words=("--export", "twice"), cwd=d)
+
+
+@suite.test
+def start_beside_one_who_has_locked_the_directory():
+    """Anybody may lock a directory that he can read, such as /tmp."""
+    d, where = fresh(), fresh()
+    at = os.open(where, os.O_RDONLY)
+    fcntl.flock(at, fcntl.LOCK_EX)
+    with P9d("-e", f"x={d}", where=where) as s:
+        Conn(s.socket).attach(0)
+    os.close(at)
 
 
 @suite.test
