@@ -420,7 +420,7 @@ static int accept_one(struct p9d_listener *l)
 	int rc = p9_server_accept(l->srv, maker(&peer), fd, fd, &peer);
 	if (rc < 0 && rc != -P9_EAGAIN) {
 		p9_log_some(&complaints, P9_LOG_WARN, "%s: %s turned away: too many connections%s", l->text, peer.text,
-		       rc == -P9_EBUSY ? " from there that have not attached (said once a minute)" : "");
+			    rc == -P9_EBUSY ? " from there that have not attached (said once a minute)" : "");
 	}
 	return 0;
 }

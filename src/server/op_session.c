@@ -75,7 +75,7 @@ static struct p9_str skip_slashes(struct p9_str s)
 static bool is_prefix(struct p9_str aname, struct p9_str name)
 {
 	return name.len == 0 || (aname.len >= name.len && memcmp(aname.s, name.s, name.len) == 0 &&
-	       (aname.len == name.len || aname.s[name.len] == '/'));
+				 (aname.len == name.len || aname.s[name.len] == '/'));
 }
 
 /* An export's name without slashes around it. */
