@@ -165,6 +165,20 @@ static int bind_tcp(const struct addrinfo *ai)
 	return fd;
 }
 
+/* Port 0 is one that the kernel picks; it is told, or nobody could find us. */
+static void note_port(struct p9d_listener *l, int fd)
+{
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
+	char port[16];
+	if (getsockname(fd, (struct sockaddr *)&sa, &len) == 0 &&
+	    getnameinfo((struct sockaddr *)&sa, len, NULL, 0, port, sizeof(port), NI_NUMERICSERV) == 0) {
+		bool v6 = strchr(l->addr.host, ':') != NULL;
+		snprintf(l->addr.port, sizeof(l->addr.port), "%s", port);
+		snprintf(l->text, sizeof(l->text), "tcp:%s%s%s:%s", v6 ? "[" : "", l->addr.host, v6 ? "]" : "", port);
+	}
+}
+
 static int listen_tcp(struct p9d_listener *l, bool insecure)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE }, *list;
@@ -179,6 +193,8 @@ static int listen_tcp(struct p9d_listener *l, bool insecure)
 		fd = bind_tcp(list);
 		if (fd < 0) {
 			fail_errno(l->text);
+		} else if (strcmp(l->addr.port, "0") == 0) {
+			note_port(l, fd);
 		}
 	}
 	freeaddrinfo(list);

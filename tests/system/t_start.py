@@ -2,6 +2,7 @@
 """Starting, ending, and saying what is wrong with a command line."""
 import fcntl
 import os
+import re
 import signal
 import socket
 import stat
@@ -410,6 +411,9 @@ def tcp_addresses():
         P9d("-e", f"x={d}", listen=["-l", f"tcp:127.0.0.1:{port}"], ready=False).refuses(str(port), "EADDRINUSE")
     with P9d("-e", f"x={d}", listen=["-l", f"tcp:127.0.0.1:{port}"]):  # the port is free again at once
         Conn(("127.0.0.1", port)).attach(0)
+    with P9d("-e", f"x={d}", listen=["-l", "tcp:127.0.0.1:0"]) as s:  # it says which port it has got
+        got = int(re.search(r"tcp:127\.0\.0\.1:(\d+);", s.output()).group(1))
+        Conn(("127.0.0.1", got)).attach(0)
     if socket.has_ipv6 and os.path.exists("/proc/net/if_inet6"):
         with P9d("-e", f"x={d}", listen=["-l", f"tcp:[::1]:{port}"]):
             with socket.create_connection(("::1", port)):
