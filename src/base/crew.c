@@ -313,6 +313,13 @@ static void *watch_main(void *arg)
 	return NULL;
 }
 
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
 int p9_crew_start(struct p9_crew *crew, struct p9_loop **loops, unsigned nloops)
 {
 	bool fine = true;
@@ -339,11 +346,11 @@ bool p9_crew_stop(struct p9_crew *crew, unsigned ms)
 	}
 	pthread_mutex_lock(&crew->lock);
 	__atomic_store_n(&crew->stopping, true, __ATOMIC_SEQ_CST);
-	for (unsigned waited = 0;; waited++) {
+	for (uint64_t until = now_ms() + ms;;) {
 		for (struct p9_thread *t = crew->idle; t; t = t->next) {
 			pthread_cond_signal(&t->wake);
 		}
-		if (crew->nthreads == 0 || waited >= ms) {
+		if (crew->nthreads == 0 || now_ms() >= until) {
 			break;
 		}
 		pthread_mutex_unlock(&crew->lock);

@@ -3,7 +3,9 @@
  * characters that got in otherwise are replaced, so that a line is always one line.
  */
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 #include "base/log.h"
 
@@ -33,6 +35,28 @@ void p9_log(enum p9_log_level level, const char *fmt, ...)
 {
 	va_list ap;
 	if (level > p9_log_level) {
+		return;
+	}
+	va_start(ap, fmt);
+	say(level <= P9_LOG_WARN ? p9_log_names[level] : "", fmt, ap);
+	va_end(ap);
+}
+
+void p9_log_some(struct p9_log_rate *rate, enum p9_log_level level, const char *fmt, ...)
+{
+	struct timespec now;
+	va_list ap;
+	if (level > p9_log_level) {
+		return;
+	}
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (atomic_exchange(&rate->second, (uint64_t)now.tv_sec) != (uint64_t)now.tv_sec) {
+		unsigned had = atomic_exchange(&rate->lines, 0);
+		if (had > P9_LOG_SOME) {
+			p9_log(level, "%u more lines like this in a second", had - P9_LOG_SOME);
+		}
+	}
+	if (atomic_fetch_add(&rate->lines, 1) >= P9_LOG_SOME) {
 		return;
 	}
 	va_start(ap, fmt);

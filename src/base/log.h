@@ -13,6 +13,16 @@ extern enum p9_log_level p9_log_level;
 
 void p9_log(enum p9_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* Lines that a peer can cause as fast as it likes: P9_LOG_SOME of them a second, then how many there were beside. One of
+ * these for each kind of line, all zero at first. */
+#define P9_LOG_SOME 20
+struct p9_log_rate {
+	_Atomic uint64_t second;
+	_Atomic unsigned lines;
+};
+void p9_log_some(struct p9_log_rate *rate, enum p9_log_level level, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
 /* The same, whatever the level: for --trace. */
 void p9_log_always(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 

@@ -9,6 +9,7 @@
 #include <locale.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/resource.h>
 #include <unistd.h>
 #include "base/addr.h"
@@ -287,6 +288,13 @@ static int read_options(struct p9_cli *cli, int argc, char **argv)
 	return code;
 }
 
+/* The default may lie in /tmp, where anybody can make a socket of that name and read what is put there. */
+static bool of_another(const char *unix_addr)
+{
+	struct stat st;
+	return lstat(unix_addr + strlen("unix:"), &st) == 0 && st.st_uid != geteuid() && st.st_uid != 0;
+}
+
 int main(int argc, char **argv)
 {
 	static char addr[160];
@@ -310,6 +318,10 @@ int main(int argc, char **argv)
 	}
 	if (optind == argc) {
 		return p9_cli_usage(&cli, "no command");
+	}
+	if (cli.addr == addr && of_another(addr)) {
+		fprintf(stderr, "p9: %s: is another user's; name the server with -s ADDR\n", addr);
+		return P9_EXIT_CONNECT;
 	}
 	return run_command(&cli, argc - optind, argv + optind);
 }

@@ -121,6 +121,36 @@ static int export_option(struct p9d_export *e, const char *key, const char *valu
 	return 0;
 }
 
+/* Slashes at both ends do not matter to who asks for an export. */
+static bool same_name(const char *a, const char *b)
+{
+	a += strspn(a, "/");
+	b += strspn(b, "/");
+	size_t n = strlen(a), m = strlen(b);
+	while (n && a[n - 1] == '/') {
+		n--;
+	}
+	while (m && b[m - 1] == '/') {
+		m--;
+	}
+	return n == m && memcmp(a, b, n) == 0;
+}
+
+/* Whether a list of exports can show it: some name is left of it, and none that leads elsewhere. */
+static bool can_be_listed(const char *name)
+{
+	size_t named = 0;
+	for (; *name; name += strspn(name, "/")) {
+		size_t n = strcspn(name, "/");
+		if (n == 2 && memcmp(name, "..", 2) == 0) {
+			return false;
+		}
+		named += n > 0 && !(n == 1 && *name == '.');
+		name += n;
+	}
+	return named > 0;
+}
+
 /* [NAME=]PATH[,OPTION]... A path with a comma in it needs a configuration line with NAME=; commas end the path. */
 static int add_export(struct p9d_config *c, const char *key, const char *value)
 {
@@ -152,7 +182,7 @@ static int add_export(struct p9d_config *c, const char *key, const char *value)
 		return bad(key, value, "must be [NAME=]PATH[,OPTION]...");
 	}
 	for (unsigned i = 0; i + 1 < c->nexports; i++) {
-		if (strcmp(c->exports[i].name + (c->exports[i].name[0] == '/'), e->name + (e->name[0] == '/')) == 0) {
+		if (same_name(c->exports[i].name, e->name)) {
 			return bad(key, value, "this name is exported twice");
 		}
 	}
@@ -328,6 +358,9 @@ static int read_file(struct p9d_config *c, const char *path)
 	for (int no = 1; rc == 0 && getline(&line, &cap, f) >= 0; no++) {
 		rc = read_line(c, line, path, no);
 	}
+	if (rc == 0 && ferror(f)) {
+		rc = bad("--config", path, strerror(errno));
+	}
 	free(line);
 	fclose(f);
 	return rc;
@@ -418,6 +451,11 @@ int p9d_config_read(struct p9d_config *c, int argc, char **argv)
 	}
 	if (rc == 0 && !c->help && !c->version && (c->socket_path || c->fd || c->tag)) {
 		rc = add_device(c);
+	}
+	for (unsigned i = 0; rc == 0 && c->nexports > 1 && i < c->nexports; i++) {
+		if (!can_be_listed(c->exports[i].name)) {
+			rc = bad("--export", c->exports[i].spec, "beside others it needs a name: NAME=PATH");
+		}
 	}
 	if (rc == 0 && !c->help && !c->version && c->nexports == 0) {
 		fprintf(stderr, "p9d: nothing to share: give a directory, or --export; see p9d --help\n");

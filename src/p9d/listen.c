@@ -17,6 +17,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 #include "base/hosterr.h"
 #include "base/log.h"
@@ -25,11 +26,14 @@
 
 #define BACKLOG 128
 #define SOCKET_BUFFER (4 * 1024 * 1024)
+#define LOCK_TRIES 200 /* every 10 ms */
 #define ACCEPT_BATCH 16
 #define PAUSE_MS 100
 #define INSECURE \
 	"plain TCP on an address that is not loopback sends everything in the clear and believes every client; " \
 	"say --insecure if that is what you want"
+
+static struct p9_log_rate complaints;
 
 static int fail(const char *text, const char *why)
 {
@@ -72,7 +76,7 @@ static int clear_stale(struct p9d_listener *l, const struct sockaddr_un *sa)
 }
 
 /* Looking for a stale socket, removing it and making ours must not mix with another start doing the same: the directory
- * is locked meanwhile. -1 where that cannot be. */
+ * is locked meanwhile. -1 where that cannot be, or where somebody does not let go: anybody may lock /tmp for ever. */
 static int lock_directory(const char *path)
 {
 	char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];
@@ -80,8 +84,12 @@ static int lock_directory(const char *path)
 	char *slash = strrchr(dir, '/');
 	snprintf(slash ? slash + (slash == dir) : dir, 2, "%s", slash ? "" : ".");
 	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd >= 0) {
-		flock(fd, LOCK_EX);
+	for (int i = 0; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0; i++) {
+		if (errno != EWOULDBLOCK || i == LOCK_TRIES) {
+			close(fd);
+			return -1;
+		}
+		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
 	}
 	return fd;
 }
@@ -157,6 +165,20 @@ static int bind_tcp(const struct addrinfo *ai)
 	return fd;
 }
 
+/* Port 0 is one that the kernel picks; it is told, or nobody could find us. */
+static void note_port(struct p9d_listener *l, int fd)
+{
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
+	char port[16];
+	if (getsockname(fd, (struct sockaddr *)&sa, &len) == 0 &&
+	    getnameinfo((struct sockaddr *)&sa, len, NULL, 0, port, sizeof(port), NI_NUMERICSERV) == 0) {
+		bool v6 = strchr(l->addr.host, ':') != NULL;
+		snprintf(l->addr.port, sizeof(l->addr.port), "%s", port);
+		snprintf(l->text, sizeof(l->text), "tcp:%s%s%s:%s", v6 ? "[" : "", l->addr.host, v6 ? "]" : "", port);
+	}
+}
+
 static int listen_tcp(struct p9d_listener *l, bool insecure)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE }, *list;
@@ -171,6 +193,8 @@ static int listen_tcp(struct p9d_listener *l, bool insecure)
 		fd = bind_tcp(list);
 		if (fd < 0) {
 			fail_errno(l->text);
+		} else if (strcmp(l->addr.port, "0") == 0) {
+			note_port(l, fd);
 		}
 	}
 	freeaddrinfo(list);
@@ -397,7 +421,7 @@ static int accept_one(struct p9d_listener *l)
 			close(fd);
 		}
 		l->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-		p9_log(P9_LOG_WARN, "%s: out of descriptors, a connection was turned away", l->text);
+		p9_log_some(&complaints, P9_LOG_WARN, "%s: out of descriptors, a connection was turned away", l->text);
 		return -1;
 	}
 	if (fd < 0) {
@@ -411,8 +435,8 @@ static int accept_one(struct p9d_listener *l)
 	as_guest(l, &peer);
 	int rc = p9_server_accept(l->srv, maker(&peer), fd, fd, &peer);
 	if (rc < 0 && rc != -P9_EAGAIN) {
-		p9_log(P9_LOG_WARN, "%s: %s turned away: too many connections%s", l->text, peer.text,
-		       rc == -P9_EBUSY ? " from there that have not attached (said once a minute)" : "");
+		p9_log_some(&complaints, P9_LOG_WARN, "%s: %s turned away: too many connections%s", l->text, peer.text,
+			    rc == -P9_EBUSY ? " from there that have not attached (said once a minute)" : "");
 	}
 	return 0;
 }

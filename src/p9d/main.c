@@ -217,12 +217,14 @@ static int serve(struct p9_server *srv, const sigset_t *set)
 			return 1;
 		}
 	}
-	if (p9_server_start(srv) < 0) {
-		fprintf(stderr, "p9d: cannot start threads\n");
+	int rc = p9_server_start(srv);
+	if (rc < 0) {
+		fprintf(stderr, "p9d: cannot start threads: %s (%s)\n", p9_error_text((uint32_t)-rc),
+			p9_error_name((uint32_t)-rc));
 		return 1;
 	}
 	say_hello();
-	int rc = wait_for_end(srv, set);
+	rc = wait_for_end(srv, set);
 	/* the names go first, so that a new server can take them while we finish */
 	for (unsigned i = 0; i < nlisteners; i++) {
 		p9d_listen_unlink(&listeners[i]);

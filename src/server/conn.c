@@ -22,7 +22,7 @@ static int malformed(struct p9_conn *c, struct p9_req *r, int rc)
 {
 	if (++c->bad >= P9_BADMSG_MAX) {
 		p9_req_free(r);
-		p9_log(P9_LOG_WARN, "%s: too many malformed requests", c->peer.text);
+		p9_log_some(&c->srv->complaints, P9_LOG_WARN, "%s: too many malformed requests", c->peer.text);
 		return -P9_EPROTO;
 	}
 	r->rc = rc;
@@ -262,9 +262,11 @@ void p9_conn_end(struct p9_conn *c, int why, const char *text)
 		return;
 	}
 	if (why < 0 && why != -P9_ECONNRESET && why != -P9_EPIPE) {
-		p9_log(P9_LOG_WARN, "%s: link closed: %s (%s)", c->peer.text, text, p9_error_name((uint32_t)-why));
+		p9_log_some(&c->srv->complaints, P9_LOG_WARN, "%s: link closed: %s (%s)", c->peer.text, text,
+			    p9_error_name((uint32_t)-why));
 	} else {
-		p9_log(P9_LOG_INFO, "%s: %s after %llu requests", c->peer.text, text, (unsigned long long)c->requests);
+		p9_log_some(&c->srv->comings, P9_LOG_INFO, "%s: %s after %llu requests", c->peer.text, text,
+			    (unsigned long long)c->requests);
 	}
 	c->link->ops->stop(c->link);
 	bool resetting = c->state == CONN_RESET;

@@ -6,15 +6,27 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include "base/fdcount.h"
 #include "server/internal.h"
 
 #define TOMB ((struct p9_fid *)1)
 #define FIRST_CAP 16u
 
+/* Multiply-shift hashing with an odd number that no client knows, or it could choose fids that all meet in one place. */
+static uint64_t multiplier = 0x9e3779b97f4a7c15u;
+
+void p9_fid_init(void)
+{
+	uint64_t secret;
+	if (getrandom(&secret, sizeof(secret), GRND_NONBLOCK) == (ssize_t)sizeof(secret)) {
+		multiplier = secret | 1;
+	}
+}
+
 static uint32_t hash(uint32_t id, uint32_t cap)
 {
-	return (id * 2654435769u >> 7 ^ id) & (cap - 1);
+	return (uint32_t)(id * multiplier >> 32) & (cap - 1);
 }
 
 struct p9_fid *p9_fid_find(const struct p9_fidtab *t, uint32_t id)

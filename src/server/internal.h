@@ -36,6 +36,7 @@ static inline struct p9_volume *p9_volume_of(struct p9_export *ex, const struct 
 }
 
 /* ---- users.c ---- */
+#define P9_UNAME_MAX 256u /* no user's name is that long */
 struct p9_conn;
 struct p9_req;
 /* Who the request's user is on this export. Looks users up: may block. */
@@ -75,6 +76,8 @@ struct p9_fidtab {
 	struct p9_fid **slot;
 	uint32_t n, used, cap; /* used counts tombstones too */
 };
+/* Once, before there are any: makes it a secret which numbers share a place in the table. */
+void p9_fid_init(void);
 struct p9_fid *p9_fid_find(const struct p9_fidtab *t, uint32_t id);
 /* A new fid in the table. -P9_EMFILE, -P9_ENFILE at the caps, -P9_ENOMEM. */
 int p9_fid_add(struct p9_conn *conn, uint32_t id, struct p9_fid **out);
@@ -90,6 +93,8 @@ void p9_attach_put(struct p9_attach *at);
 /* Who comes, to which export. Fails when the user cannot be looked up or may not. */
 P9_MUST_USE int p9_attach_new(struct p9_conn *conn, struct p9_export *ex, const struct p9_tattach *who,
 			      struct p9_attach **out);
+/* Whether the export's name lies below the other's. */
+bool p9_export_is_below(const struct p9_export *ex, const struct p9_export *other);
 /* The export's root, as that user; c acts as the user from now on. */
 P9_MUST_USE int p9_attach_root(struct p9_caller *c, struct p9_attach *at, struct p9_node **root);
 /* The new fid of a request that has succeeded: the place held for it, or a fresh one. */
@@ -278,6 +283,7 @@ struct p9_server {
 	_Atomic unsigned nfids;
 	struct p9_lane admin; /* closing what ended sessions left */
 	_Atomic unsigned lock_waiters;
+	struct p9_log_rate comings, complaints; /* lines that peers cause by coming, going and asking wrongly */
 	bool started;
 	_Atomic bool stopping;
 	uint64_t tick0, ns0; /* both clocks at the start: the rate of one in the other */

@@ -71,10 +71,11 @@ static struct p9_str skip_slashes(struct p9_str s)
 	return s;
 }
 
+/* The name "" is that of "/": all is below it. */
 static bool is_prefix(struct p9_str aname, struct p9_str name)
 {
-	return aname.len >= name.len && memcmp(aname.s, name.s, name.len) == 0 &&
-	       (aname.len == name.len || aname.s[name.len] == '/');
+	return name.len == 0 || (aname.len >= name.len && memcmp(aname.s, name.s, name.len) == 0 &&
+				 (aname.len == name.len || aname.s[name.len] == '/'));
 }
 
 /* An export's name without slashes around it. */
@@ -85,6 +86,11 @@ static struct p9_str bare_name(const struct p9_export *ex)
 		name.len--;
 	}
 	return name;
+}
+
+bool p9_export_is_below(const struct p9_export *ex, const struct p9_export *other)
+{
+	return ex != other && is_prefix(bare_name(ex), bare_name(other));
 }
 
 static struct p9_export *export_named(struct p9_server *srv, const char *name)
@@ -158,15 +164,17 @@ static int walk_rest(struct p9_caller *c, struct p9_str rest, struct p9_node **n
 
 int p9_attach_new(struct p9_conn *conn, struct p9_export *ex, const struct p9_tattach *who, struct p9_attach **out)
 {
-	struct p9_attach *at = calloc(1, sizeof(*at) + who->uname.len);
+	/* the name is kept only where it counts: 65,536 fids with 64 KiB each would be much */
+	uint16_t len = who->n_uname == P9_NONUNAME && who->uname.len < P9_UNAME_MAX ? who->uname.len : 0;
+	struct p9_attach *at = calloc(1, sizeof(*at) + len);
 	if (!at) {
 		return -P9_ENOMEM;
 	}
 	atomic_init(&at->refs, 1);
 	at->ex = ex;
 	at->n_uname = who->n_uname;
-	at->uname_len = who->uname.len;
-	memcpy(at->uname, who->uname.s, who->uname.len);
+	at->uname_len = len;
+	memcpy(at->uname, who->uname.s, len);
 	int rc = p9_users_cred(conn, ex, who, &at->cred);
 	if (rc < 0) {
 		free(at);

@@ -69,6 +69,7 @@ int p9_server_new(const struct p9_server_config *conf, struct p9_server **out)
 	atomic_store(&p9_fd_budget, descriptor_budget());
 	srv->admin.max = ADMIN_MAX;
 	srv->list.srv = srv;
+	p9_fid_init();
 	init_volumes(&srv->list);
 	int rc = p9_crew_init(&srv->crew, conf->workers ? conf->workers : 64);
 	srv->crew.retire = retire;
@@ -108,12 +109,18 @@ unsigned p9_server_conns(const struct p9_server *srv)
 	return atomic_load(&((struct p9_server *)srv)->nconns);
 }
 
-/* The directory of exports: a tree of the parts of their names, its leaves portals. */
+/* The directory of exports: a tree of the parts of their names, its leaves portals. One that lies below another, by its
+ * name, has no place there and is reached by the aname alone. */
 static int make_list(struct p9_server *srv)
 {
 	int rc = p9_synth_new(&srv->list_tree);
 	for (unsigned i = 0; i < srv->nexports && rc == 0; i++) {
-		rc = p9_synth_portal(srv->list_tree, srv->exports[i].conf.name, &srv->exports[i]);
+		bool below = srv->nexports == 1; /* then nobody gets to see the list */
+		for (unsigned k = 0; k < srv->nexports; k++) {
+			below |= p9_export_is_below(&srv->exports[i], &srv->exports[k]);
+		}
+		rc = below ? 0 : p9_synth_portal(srv->list_tree, srv->exports[i].conf.name, &srv->exports[i]);
+		rc = rc == -P9_EEXIST ? 0 : rc; /* reached by its name alone, too */
 	}
 	srv->list.conf =
 		(struct p9_export_config){ .name = "", .backend = &p9_synth, .root = srv->list_tree, .ro = true };
@@ -177,7 +184,7 @@ static void adopt(struct p9_job *job, struct p9_thread *self)
 	}
 	free(n);
 	link->handshake_by = c->shard->loop.now + P9_HANDSHAKE_MS;
-	p9_log(P9_LOG_INFO, "%s: connected", c->peer.text);
+	p9_log_some(&srv->comings, P9_LOG_INFO, "%s: connected", c->peer.text);
 	int rc = link->ops->start(link);
 	if (rc < 0) {
 		p9_conn_end(c, rc, "cannot wait for this kind of descriptor");
@@ -232,11 +239,12 @@ bool p9_server_stop(struct p9_server *srv, unsigned ms)
 		sh->end_job.run = end_all;
 		p9_loop_post(&sh->loop, &sh->end_job);
 	}
-	for (unsigned waited = 0; waited < ms && p9_server_conns(srv) > 0; waited++) {
+	uint64_t now = p9_now_ns(), until = now + ms * 1000000ull;
+	for (; now < until && p9_server_conns(srv) > 0; now = p9_now_ns()) {
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	}
 	bool quiet = p9_server_conns(srv) == 0;
-	return p9_crew_stop(&srv->crew, quiet ? ms : 10) && quiet;
+	return p9_crew_stop(&srv->crew, quiet && now < until ? (unsigned)((until - now) / 1000000) : 10) && quiet;
 }
 
 void p9_server_free(struct p9_server *srv)

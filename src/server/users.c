@@ -43,7 +43,7 @@ static bool parse_number(const struct p9_str *s, uint32_t *out)
 /* uid for a name. -P9_EPERM when there is none. */
 static int look_up_name(const struct p9_conn *conn, const struct p9_str *uname, uint32_t *uid)
 {
-	char name[256], *buf = malloc(PW_BUFFER);
+	char name[P9_UNAME_MAX], *buf = malloc(PW_BUFFER);
 	struct passwd pw, *found = NULL;
 	if (!buf) {
 		return -P9_ENOMEM;
@@ -51,7 +51,8 @@ static int look_up_name(const struct p9_conn *conn, const struct p9_str *uname, 
 	size_t n = uname->len < sizeof(name) ? uname->len : sizeof(name) - 1;
 	memcpy(name, uname->s, n);
 	name[n] = 0;
-	bool ok = n > 0 && !memchr(name, 0, n) && getpwnam_r(name, &pw, buf, PW_BUFFER, &found) == 0 && found;
+	bool ok = n > 0 && n == uname->len && !memchr(name, 0, n) &&
+		  getpwnam_r(name, &pw, buf, PW_BUFFER, &found) == 0 && found;
 	if (ok) {
 		*uid = pw.pw_uid;
 	}
@@ -59,10 +60,11 @@ static int look_up_name(const struct p9_conn *conn, const struct p9_str *uname, 
 	if (ok || parse_number(uname, uid)) {
 		return 0;
 	}
-	p9_log(P9_LOG_WARN,
-	       "%s: attach refused: user \"%s\" is not known here and no n_uname was sent; add the user, mount with "
-	       "access=<uid> or uname=<uid>, or serve with --identity single or the export option squash=all",
-	       conn->peer.text, name);
+	p9_log_some(
+		&conn->srv->complaints, P9_LOG_WARN,
+		"%s: attach refused: user \"%s\" is not known here and no n_uname was sent; add the user, mount with "
+		"access=<uid> or uname=<uid>, or serve with --identity single or the export option squash=all",
+		conn->peer.text, name);
 	return -P9_EPERM;
 }
 
@@ -141,9 +143,9 @@ int p9_users_cred(const struct p9_conn *conn, const struct p9_export *ex, const 
 	}
 	if (conn->peer.kind == P9_PEER_UNIX && conn->peer.known && conn->peer.uid != 0 && conn->peer.uid != uid &&
 	    ex->conf.squash != P9_SQUASH_ALL) {
-		p9_log(P9_LOG_WARN,
-		       "%s: attach as user %u refused: the peer is user %u; connect as root or as that user",
-		       conn->peer.text, uid, conn->peer.uid);
+		p9_log_some(&conn->srv->complaints, P9_LOG_WARN,
+			    "%s: attach as user %u refused: the peer is user %u; connect as root or as that user",
+			    conn->peer.text, uid, conn->peer.uid);
 		return -P9_EPERM;
 	}
 	uint32_t real = squash(conn, ex, uid);

@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 
-TREAD, TWRITE, RREAD = 116, 118, 117
+TLOCK, TREAD, TWRITE, RREAD = 52, 116, 118, 117
 
 
 class Relay:

@@ -378,7 +378,7 @@ def growing_and_odd_files():
     os.write(write_end, b"from a pipe")
     os.close(write_end)
     p = subprocess.run([state["p9"], "-s", ADDRESS, "put", "/dev/stdin", f"{remote}/pipe"], stdin=read_end, check=False,
-                       stderr=subprocess.PIPE, timeout=30)
+                       stderr=subprocess.PIPE, timeout=60)
     os.close(read_end)
     equal((p.returncode, p.stderr), (0, b""))
     equal(read(f"{local}/pipe"), b"from a pipe")

@@ -2,12 +2,12 @@
 """lock: one at a time, waiting, giving up, and what becomes of the command."""
 import os
 import signal
-import subprocess
+import threading
 import time
 
 import common
 from common import check, equal, fresh, lines, p9, shared, spawn, suite, until, write
-from peers import Relay
+from peers import TLOCK, Relay
 
 
 def held(path):
@@ -21,9 +21,24 @@ def holder(path, *options, address=common.ADDRESS, seconds=20):
     return p
 
 
+def waiter(path, *command):
+    """A `p9 lock` that has sent its request for a lock that another has."""
+    asked = threading.Event()
+
+    def judge(kind, frame):
+        if kind == TLOCK:
+            asked.set()
+        return frame
+    where = os.path.join(fresh("r"), "s")
+    Relay(where, common.SOCKET, request=judge)
+    p = spawn("lock", path, *command, address=f"unix:{where}")
+    check(asked.wait(60), "it does not ask for the lock")
+    return p
+
+
 def end(p):
     os.killpg(p.pid, signal.SIGTERM)
-    p.communicate(timeout=20)
+    p.communicate(timeout=60)
 
 
 @suite.test
@@ -60,11 +75,10 @@ def lock_waits_its_turn():
     remote, local = shared()
     path = f"{remote}/l"
     p = holder(path)
-    waiting = spawn("lock", path, "sh", "-c", f"echo got > {local}/got")
-    time.sleep(0.3)
+    waiting = waiter(path, "sh", "-c", f"echo got > {local}/got")
     check(not os.path.exists(f"{local}/got"))
     end(p)
-    equal(waiting.wait(20), 0)
+    equal(waiting.wait(60), 0)
     check(os.path.exists(f"{local}/got"))
 
 
@@ -92,10 +106,9 @@ def lock_interrupted_while_it_waits():
     remote, _ = shared()
     path = f"{remote}/l"
     p = holder(path)
-    waiting = spawn("lock", path, "touch", common.SHARE + remote + "/never")
-    time.sleep(0.3)
+    waiting = waiter(path, "touch", common.SHARE + remote + "/never")
     waiting.send_signal(signal.SIGINT)
-    equal(waiting.wait(5), 1)
+    equal(waiting.wait(60), 1)
     check(b"EINTR" in waiting.stderr.read())
     end(p)
     p9("lock", "-n", path, "true")
@@ -109,7 +122,7 @@ def lock_passes_sigterm_on():
     equal(p.stdout.readline(), b"in\n")
     p.send_signal(signal.SIGTERM)
     equal(p.stdout.readline(), b"told\n")
-    equal(p.wait(10), 9)
+    equal(p.wait(60), 9)
 
 
 @suite.test
@@ -122,7 +135,7 @@ def lock_lost_with_the_link():
               address=f"unix:{where}")
     equal(p.stdout.readline(), b"in\n")
     between.close()
-    out, err = p.communicate(timeout=20)
+    out, err = p.communicate(timeout=60)
     equal((out, p.returncode), (b"told\n", 1))
     check(len(lines(err)) == 1 and b"lost" in err, err)
-    until(lambda: not held(f"{remote}/l"), 10, "the lock is still held")
+    until(lambda: not held(f"{remote}/l"), 30, "the lock is still held")

@@ -36,7 +36,7 @@ def pack(form, *values):
 
 
 class Link:
-    def __init__(self, path, seconds=8.0):
+    def __init__(self, path, seconds=60.0):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(seconds)
         self.buffer = b""

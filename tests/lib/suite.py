@@ -35,8 +35,8 @@ def short(value, most=300):
     return text if len(text) <= most else f"{text[:most]}... ({len(value)} long)"
 
 
-def until(condition, seconds=10.0, what="it did not happen"):
-    """Waits for a condition; raises when it has not come by then."""
+def until(condition, seconds=30.0, what="it did not happen"):
+    """Waits for a condition; raises when it has not come by then. The time is for a hang: machines can be slow."""
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
@@ -82,7 +82,7 @@ class Server:
         with open(self.log, encoding="utf-8", errors="replace") as log:
             return log.read()
 
-    def stop(self, seconds=10):
+    def stop(self, seconds=60):
         """Ends the server; raises when it does not end by itself in time, or says that it was not well (a sanitizer's
         report comes as its exit code)."""
         if self.process.poll() is None:

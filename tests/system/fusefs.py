@@ -6,7 +6,8 @@ usage: fusefs.py GATE MOUNTPOINT
 
 One directory with the files h0..h31 of 128 KiB (bytes of their name); what is written is forgotten. GATE is a file with
 names of operations (LOOKUP GETATTR OPEN READ ...; ALL is all of them); requests of these kinds wait until the name is gone
-from it, and nothing interrupts them, as with a server that does not answer. It ends when it is unmounted.
+from it, and nothing interrupts them, as with a server that does not answer. GATE.seen says what was last found there. It
+ends when it is unmounted.
 """
 import ctypes
 import errno
@@ -74,14 +75,19 @@ def answer(op, node, body):
 
 class Gate:
     def __init__(self, path):
-        self.path, self.kinds = path, set()
+        self.path, self.text, self.kinds = path, None, set()
 
     def look(self):
         try:
             with open(self.path, encoding="ascii") as f:
-                self.kinds = set(f.read().split())
+                text = f.read()
         except FileNotFoundError:
-            self.kinds = set()
+            text = ""
+        if text != self.text:
+            self.text, self.kinds = text, set(text.split())
+            with open(self.path + ".seen~", "w", encoding="ascii") as f:
+                f.write(text)
+            os.rename(self.path + ".seen~", self.path + ".seen")
 
     def shut(self, op):
         return (op in self.kinds or "ALL" in self.kinds) and op != "INIT"

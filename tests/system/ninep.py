@@ -68,13 +68,21 @@ def dial(address):
     else:
         s = socket.socket(socket.AF_INET)
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    s.settimeout(20)
-    s.connect(address)
+    s.connect(address)  # with a time limit, a full backlog would be an error
+    s.settimeout(60)
     return s
 
 
+def ready(sock, events, seconds):
+    """Those of the events that are there within the time; 0 for none. select(2) knows no descriptors above 1023."""
+    poll = select.poll()
+    poll.register(sock, events)
+    got = poll.poll(max(0, seconds) * 1000)
+    return got[0][1] if got else 0
+
+
 class Conn:
-    def __init__(self, address, msize=65536, timeout=20.0, version=True):
+    def __init__(self, address, msize=65536, timeout=60.0, version=True):
         self.sock = address if isinstance(address, socket.socket) else dial(address)
         self.sock.setblocking(False)
         self.timeout, self.buffer, self.got, self.order = timeout, bytearray(), {}, []
@@ -90,8 +98,7 @@ class Conn:
             try:
                 view = view[self.sock.send(view):]
             except BlockingIOError:
-                r, w, _ = select.select([self.sock], [self.sock], [], 0.5)
-                if r and not w:
+                if ready(self.sock, select.POLLIN | select.POLLOUT, 0.5) == select.POLLIN:
                     self._take()
                 if time.monotonic() > deadline:
                     raise Late("the server does not read") from None
@@ -140,7 +147,7 @@ class Conn:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise Late(f"no reply to tag {tag}")
-            if select.select([self.sock], [], [], left)[0] and not self._take():
+            if ready(self.sock, select.POLLIN, left) and not self._take():
                 if not self.got.get(tag):
                     raise Closed("closed by the server")
         waiting = self.got[tag]
@@ -169,7 +176,7 @@ class Conn:
         """Takes in what comes within the time."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
-            if select.select([self.sock], [], [], left)[0] and not self._take():
+            if ready(self.sock, select.POLLIN, left) and not self._take():
                 return
 
     def answered(self, tag):
@@ -177,11 +184,11 @@ class Conn:
         self.settle(0.001)
         return bool(self.got.get(tag))
 
-    def ended(self, seconds=5.0):
+    def ended(self, seconds=20.0):
         """Whether the server closes the connection within the time."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
-            if select.select([self.sock], [], [], left)[0] and not self._take():
+            if ready(self.sock, select.POLLIN, left) and not self._take():
                 return True
         return False
 

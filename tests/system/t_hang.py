@@ -5,7 +5,7 @@ import os
 import signal
 import time
 
-from common import HangFs, P9d, check, connects, equal, fresh, put, quickly, suite, until
+from common import HangFs, P9d, check, connects, equal, fresh, put, quickly, suite, until, within
 from ninep import O_RDONLY, O_RDWR, O_WRONLY
 
 WHAT = ("READ", "GETATTR", "LOOKUP", "OPEN", "STATFS", "OPENDIR", "READDIR", "WRITE", "FSYNC")
@@ -54,7 +54,7 @@ def hang_others_go_on():
             c.clunk(fid)
         for x in (c, same, other):
             x.close()
-        until(lambda: s.stats()[:2] == (0, 0), 5, f"connections, fids left: {s.stats()[:2]}")
+        until(lambda: s.stats()[:2] == (0, 0), 30, f"connections, fids left: {s.stats()[:2]}")
 
 
 @suite.test
@@ -106,7 +106,7 @@ def hang_disconnect_does_not_spin():
         load = s.load(0.7)
         h.go()
         check(load < 0.1, f"p9d takes {load:.0%} of a processor for a link that is gone")
-        until(lambda: s.stats()[:2] == (0, 0), 5, "connection and fids of a link that is gone stay")
+        until(lambda: s.stats()[:2] == (0, 0), 30, "connection and fids of a link that is gone stay")
 
 
 @suite.test
@@ -123,7 +123,7 @@ def hang_fids_do_not_leak():
         h.go()
         equal([c.outcome(t) for t in tags], [0, 0] + [errno.EBADF] * 5)
         c.close()
-        until(lambda: s.stats()[:2] == (0, 0), 3, f"connections and fids that stay: {s.stats()[:2]}")
+        until(lambda: s.stats()[:2] == (0, 0), 30, f"connections and fids that stay: {s.stats()[:2]}")
 
 
 def mounted_below():
@@ -151,7 +151,7 @@ def hang_a_fid_moves_under_a_request():
         equal(c.getattr(77).size, 131072)
         equal(c.getattr(a).path, r)
         c.close()
-        until(lambda: s.stats()[1] == 0, 3, "fids stay")
+        until(lambda: s.stats()[1] == 0, 30, "fids stay")
 
 
 @suite.test
@@ -191,7 +191,7 @@ def hang_the_second_fid_is_clunked():
                 c.clunk(fid)
             before = s.stats()[1]
             c.close()
-            until(lambda: s.stats()[1] == 0, 3, f"{kind}: of {before} fids stay {s.stats()[1]}")
+            until(lambda: s.stats()[1] == 0, 30, f"{kind}: of {before} fids stay {s.stats()[1]}")
 
 
 @suite.test
@@ -270,14 +270,14 @@ def hang_disconnects_do_not_jam_others():
                 x.close()
             time.sleep(0.2)
             c.open(0, "f")
-            c.timeout = 3
-            quickly(lambda: c.version(65536), 1.5)
+            c.timeout = 20
+            quickly(lambda: c.version(65536))
             c.attach(0, "normal")
-            quickly(lambda: s.conn("normal").close(), 1.5)
+            quickly(lambda: s.conn("normal").close())
         finally:
             h.go()
         c.close()
-        until(lambda: s.stats()[:2] == (0, 0), 5, f"left: {s.stats()[:2]}")
+        until(lambda: s.stats()[:2] == (0, 0), 30, f"left: {s.stats()[:2]}")
 
 
 @suite.test
@@ -285,7 +285,7 @@ def hang_close_of_an_open_nobody_waits_for():
     """Tlopen hangs, its client goes, the open comes back, and then its close hangs."""
     normal = fresh()
     with HangFs() as h, server(h, normal, "--loops", "1") as s:
-        c, x = s.conn("normal", timeout=3), s.conn("hang")
+        c, x = s.conn("normal", timeout=20), s.conn("hang")
         f = x.walk(0, "h1")
         h.hang("OPEN", "FLUSH")
         x._lopen(f, O_RDWR)
@@ -300,7 +300,7 @@ def hang_close_of_an_open_nobody_waits_for():
         finally:
             h.go()
         c.close()
-        until(lambda: s.stats()[:2] == (0, 0), 5, "left over")
+        until(lambda: s.stats()[:2] == (0, 0), 30, "left over")
 
 
 @suite.test
@@ -328,6 +328,10 @@ def hang_very_many():
 
 @suite.test
 def hang_sigterm_ends_all_the_same():
+    within(1.5, end_while_it_hangs)
+
+
+def end_while_it_hangs():
     h = HangFs()
     with h, server(h, fresh()) as s:
         c = s.conn("hang")
@@ -338,11 +342,11 @@ def hang_sigterm_ends_all_the_same():
                 c._getattr(f)
             c._walk(0, c.fid(), "h20")
             time.sleep(0.1)
-            took = s.stop(5)
+            took = s.stop()
         finally:
             os.kill(h.process.pid, signal.SIGCONT)
-        check(took < 1.5, f"took {took:.2f} s")
         check(not os.path.exists(s.socket), "the socket is still there")
+        return took
 
 
 @suite.test
@@ -358,8 +362,8 @@ def hang_sigterm_frees_the_address():
                 c._read(f, 0, 10)
             time.sleep(0.1)
             s.process.send_signal(signal.SIGTERM)
-            until(lambda: not os.path.exists(s.socket) and not connects(s.socket), 1.5, "the socket stays")
-            check(c.ended(1.5), "the connection stays")
+            until(lambda: not os.path.exists(s.socket) and not connects(s.socket), 30, "the socket stays")
+            check(c.ended(), "the connection stays")
         finally:
             h.go()
         s.stop()

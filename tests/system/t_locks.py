@@ -92,7 +92,7 @@ def lock_random_ranges_as_the_model_has_them():
         os.close(probe)
         for c in conns:
             c.close()
-        until(lambda: s.stats()[0] == 0, 5)
+        until(lambda: s.stats()[0] == 0)
         host_lock(host, UNLCK, 0, 0)
         check(host_lock(host, WRLCK, 0, 0), "locks outlive their connection")
         os.close(host)
@@ -156,18 +156,18 @@ def lock_waits_until_it_is_let_go():
         for how, release in releases.items():
             a, fa, b, tag, fb = waiting(s, d)
             release(a, fa)
-            equal(b.wait(tag, 2)[0], SUCCESS, how)
+            equal(b.wait(tag)[0], SUCCESS, how)
             b.getattr(fb)
             a.close()
             b.close()
         with open(d + "/f", "r+b") as host:
-            until(lambda: host_lock(host.fileno(), WRLCK, 0, 0), 5)
+            until(lambda: host_lock(host.fileno(), WRLCK, 0, 0))
             b = s.conn()
             tag = b._lock(b.open(0, "f", flags=O_RDWR), WRLCK, BLOCK, 0, 0, 1, "w")
             time.sleep(0.1)
             check(not b.answered(tag))
             host_lock(host.fileno(), UNLCK, 0, 0)
-            equal(b.wait(tag, 2)[0], SUCCESS, "let go by a process of the host")
+            equal(b.wait(tag)[0], SUCCESS, "let go by a process of the host")
 
 
 @suite.test
@@ -179,13 +179,13 @@ def lock_waits_without_a_thread():
         for _ in range(20):
             quickly(lambda: b.getattr(fb))
         over = b._lock(fb, WRLCK, BLOCK, 0, 1, 5000, "w")
-        equal(b.wait(over, 2)[0], BLOCKED, "one more than may wait")
+        equal(b.wait(over)[0], BLOCKED, "one more than may wait")
         check(int(s.status("Threads")) < 16, f"{s.status('Threads')} threads")
         a.lock(fa, UNLCK, 0, 0)
-        equal(b.wait(tag, 2)[0], SUCCESS)
+        equal(b.wait(tag)[0], SUCCESS)
         # all 63 want byte 0: each lets go when it has it
         left = set(more)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while left and time.monotonic() < deadline:
             b.settle(0.02)
             for t in [t for t in left if b.got.get(t)]:
@@ -213,7 +213,7 @@ def lock_clunk_of_a_waiting_fid():
     with P9d("-e", f"x={d}") as s:
         a, fa, b, tag, fb = waiting(s, d)
         b.clunk(fb)
-        equal(b.outcome(tag, 2), errno.EBADF)
+        equal(b.outcome(tag), errno.EBADF)
         equal(a.lock(fa, UNLCK, 0, 0), SUCCESS)
 
 
@@ -242,10 +242,10 @@ def lock_wait_runs_out():
     with P9d("-e", f"x={d}", "--lock-wait", "1") as s:
         began = time.monotonic()
         a, _, b, tag, fb = waiting(s, d)
-        equal(b.wait(tag, 3)[0], BLOCKED)
+        equal(b.wait(tag)[0], BLOCKED)
         check(0.9 < time.monotonic() - began < 2.5, f"after {time.monotonic() - began:.2f} s")
         a.close()
-        until(lambda: b.lock(fb, WRLCK, 0, 0) == SUCCESS, 2)
+        until(lambda: b.lock(fb, WRLCK, 0, 0) == SUCCESS)
 
 
 @suite.test
@@ -288,6 +288,29 @@ def lock_rules():
         equal(code, errno.ENOLCK, "thousands of ranges")
         c.clunk(rw)
         equal(c.lock(ro, RDLCK, 0, 0, 8), SUCCESS)
+
+
+@suite.test
+def lock_ranges_that_unlocks_make_are_counted():
+    """One lock, cut in pieces by unlocks; and owners whose names are as long as a message allows."""
+    d = export()
+    with P9d("-e", f"x={d}") as s:
+        c = s.conn()
+        fid = c.open(0, "f", flags=O_RDWR)
+        equal(c.lock(fid, WRLCK, 0, 0), SUCCESS)
+        n, code = 0, 0
+        while n < 8000 and not code:
+            codes = [c.outcome(t) for t in [c._lock(fid, UNLCK, 0, 2 * (n + i) + 1, 1, 1, "t") for i in range(200)]]
+            code, n = max(codes), n + 200
+        equal((code, n < 4500), (errno.ENOLCK, True), f"after {n} unlocks")
+        equal(c.lock(fid, UNLCK, 0, 0), SUCCESS, "all at once can be let go")
+        codes = [c.outcome(c._lock(fid, RDLCK, 0, 0, 1, i, "x" * 60000)) for i in range(40)]
+        check(codes[0] == 0 and codes[-1] == errno.ENOLCK, codes)
+        equal(c.lock(fid, UNLCK, 0, 0, 0, "x" * 60000), SUCCESS)
+        equal(c.lock(fid, RDLCK, 0, 0, 99, "x" * 60000), SUCCESS, "what was let go is there again")
+        c.clunk(fid)
+        fid = c.open(0, "f", flags=O_RDWR)
+        equal(c.lock(fid, WRLCK, 0, 0), SUCCESS)
 
 
 @suite.test

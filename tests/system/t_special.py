@@ -12,7 +12,6 @@ from common import P9d, Skip, check, equal, fresh, put, quickly, suite
 from t_race import swapper
 from ninep import NONUNAME, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY, SET_MODE, SET_SIZE, Error
 
-ANSWER = 0.2
 KINDS = ("fifo", "socket", "chr", "blk", "link")
 
 
@@ -44,7 +43,7 @@ class Traced(P9d):
     def opened(self, names):
         """Lines of the trace in which one of the names was opened, and not only pinned."""
         self.stop()
-        deadline, text = time.monotonic() + 5, ""
+        deadline, text = time.monotonic() + 30, ""
         while "+++ exited" not in text and time.monotonic() < deadline:
             time.sleep(0.02)
             with open(self.trace, encoding="utf-8", errors="replace") as f:
@@ -73,13 +72,13 @@ def special_files_are_never_opened():
                     except Error as e:
                         return e.code
                     return 0
-                code = quickly(attempt, ANSWER)
+                code = quickly(attempt)
                 check(code in (errno.ELOOP, errno.ENXIO, errno.EINVAL, errno.ENOTDIR, errno.EOPNOTSUPP, errno.EACCES),
                       f"Tlopen of {kind} with {flags:o}: {os.strerror(code) if code else 'it was opened'}")
                 a = c.getattr(f)
                 equal(stat.S_IFMT(a.mode), stat.S_IFMT(os.lstat(f"{d}/{kind}").st_mode), "the fid is of use still")
                 c.clunk(f)
-            code = quickly(lambda kind=kind: c.outcome(c._lcreate(c.walk(0), kind, O_RDWR, 0o600, NONUNAME)), ANSWER)
+            code = quickly(lambda kind=kind: c.outcome(c._lcreate(c.walk(0), kind, O_RDWR, 0o600, NONUNAME)))
             check(code in (errno.ELOOP, errno.ENXIO, errno.EEXIST, errno.EOPNOTSUPP), f"Tlcreate over {kind}: {code}")
             f = c.walk(0, kind)
             for act in (lambda f=f: c.outcome(c._setattr(f, SET_SIZE, 0, 0, 0, 0, 0, 0, 0, 0)),
@@ -87,10 +86,10 @@ def special_files_are_never_opened():
                         lambda f=f: c.outcome(c._xattrwalk(f, c.fid(), "")),
                         lambda f=f: c.outcome(c._lock(f, 1, 0, 0, 0, 1, "t")),
                         lambda f=f: c.outcome(c._read(f, 0, 1))):
-                quickly(act, ANSWER)
+                quickly(act)
             c.link(0, f, kind + "2")
             c.rename(f, 0, kind + "3")
-            quickly(lambda f=f: c.remove(f), ANSWER)
+            quickly(lambda f=f: c.remove(f))
             c.unlinkat(0, kind + "2", 0)
         c.open(0, "file")
         names = [k + n for k in KINDS for n in ("", "2", "3")]
@@ -114,7 +113,7 @@ def special_made_by_the_client():
         equal(code, 0)
         a = c.getattr(c.walk(0, "null"))
         equal((a.rdev, a.mode), (os.makedev(1, 3), stat.S_IFCHR | 0o666))
-        check(quickly(lambda: c.outcome(c._lopen(c.walk(0, "null"), O_RDWR)), ANSWER) != 0, "a device was opened")
+        check(quickly(lambda: c.outcome(c._lopen(c.walk(0, "null"), O_RDWR))) != 0, "a device was opened")
 
 
 @suite.test
@@ -128,8 +127,8 @@ def special_fifo_swapped_in():
         won = lost = 0
         try:
             c = s.conn()
-            deadline = time.monotonic() + 1.5
-            while time.monotonic() < deadline:
+            began = time.monotonic()
+            while (spent := time.monotonic() - began) < 1.5 or (spent < 60 and not (won and lost)):
                 for name in "ab":
                     f = c.walk(0, name)
                     code = quickly(lambda f=f: c.outcome(c._lopen(f, O_RDWR)), 1)
@@ -137,7 +136,7 @@ def special_fifo_swapped_in():
                     check(code in (0, errno.ENXIO), os.strerror(code))
                     c.clunk(f)
                     f = c.walk(0)
-                    code = quickly(lambda f=f, name=name: c.outcome(c._lcreate(f, name, O_RDWR, 0o600, NONUNAME)), 1)
+                    code = quickly(lambda f=f, name=name: c.outcome(c._lcreate(f, name, O_RDWR, 0o600, NONUNAME)))
                     check(code in (0, errno.ENXIO), os.strerror(code))
                     c.clunk(f)
         finally:

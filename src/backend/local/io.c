@@ -106,27 +106,29 @@ int local_open(struct p9_caller *c, struct p9_node *base, uint32_t flags, struct
 }
 
 /* What is there already, without following or opening anything that is not a file. */
-static int open_existing(struct p9_caller *c, int dirfd, const char *name, uint32_t flags)
+static int open_existing(struct p9_caller *c, const struct lnode *dir, const char *name, uint32_t flags)
 {
 	struct statx st;
 	int pinned;
-	LRETRY(c, pinned, openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+	LRETRY(c, pinned, openat(dir->self->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
 	if (pinned < 0) {
 		return p9_err();
 	}
 	int fd = lstat_fd(pinned, &st);
+	fd = fd == 0 && lother_fs(&st, dir->major, dir->minor) && lmagic_fs(pinned) ? -P9_EACCES : fd;
 	fd = fd < 0 ? fd : openable(st.stx_mode & S_IFMT, flags);
 	fd = fd < 0 ? fd : S_ISDIR(st.stx_mode) ? -P9_EISDIR : reopen(c, pinned, open_flags(flags));
 	close(pinned);
 	return fd;
 }
 
-static int create_fd(struct p9_caller *c, int dirfd, const char *name, const struct p9_tlcreate *m, bool *born)
+static int create_fd(struct p9_caller *c, const struct lnode *dir, const char *name, const struct p9_tlcreate *m,
+		     bool *born)
 {
 	int flags = open_flags(m->flags & ~(uint32_t)P9_O_TRUNC) | O_CREAT | O_EXCL | O_NOFOLLOW;
 	for (int i = 0; i < CREATE_TRIES; i++) {
 		int fd;
-		LRETRY(c, fd, openat(dirfd, name, flags, m->mode & 07777));
+		LRETRY(c, fd, openat(dir->self->fd, name, flags, m->mode & 07777));
 		*born = fd >= 0;
 		if (fd >= 0) {
 			return fd;
@@ -134,7 +136,7 @@ static int create_fd(struct p9_caller *c, int dirfd, const char *name, const str
 		if (errno != EEXIST || (m->flags & P9_O_EXCL)) {
 			return p9_err();
 		}
-		fd = open_existing(c, dirfd, name, m->flags);
+		fd = open_existing(c, dir, name, m->flags);
 		if (fd != -P9_ENOENT) {
 			return fd;
 		}
@@ -155,7 +157,7 @@ int local_create(struct p9_caller *c, struct p9_node *dir, const struct p9_tlcre
 	int fd = lident_enter_gid(c, m->gid);
 	if (fd == 0) {
 		bool born;
-		fd = create_fd(c, d->self->fd, name, m, &born);
+		fd = create_fd(c, d, name, m, &born);
 		lident_leave_gid(c, m->gid);
 		if (fd >= 0 && born) {
 			lident_give_gid(c, d->self->fd, name, m->gid);

@@ -59,6 +59,8 @@ struct lfd *lfd_get(struct lfd *l);
 int lfd_put(struct lfd *l);
 void lproc_name(char buf[16], int fd);
 void lproc_path(char buf[40], int fd);
+/* procfs or sysfs: never served, wherever it is mounted, for its files lead out of any directory. */
+bool lmagic_fs(int fd);
 /* qid.c */
 uint64_t lqid_path(uint32_t major, uint32_t minor, uint64_t ino);
 struct p9_qid lqid_of(const struct statx *st);
@@ -78,6 +80,10 @@ void llocks_free(struct llocks *l);
 /* node.c */
 extern pthread_mutex_t lnames_lock;
 int lnode_new(struct lnode *from, struct lfd *self, const struct statx *st, struct p9_str name, struct lnode **out);
+static inline bool lother_fs(const struct statx *st, uint32_t major, uint32_t minor)
+{
+	return st->stx_dev_minor != minor || st->stx_dev_major != major;
+}
 int lstat_fd(int fd, struct statx *st);
 int lstat_name(int dirfd, const char *name, struct statx *st);
 void lname_copy(char buf[P9_NAMEMAX + 1], struct p9_str s);

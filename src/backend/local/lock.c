@@ -14,6 +14,7 @@
 
 #define BUCKETS 256u
 #define LOCKS_ALWAYS 16u /* ranges that a session may hold even when descriptors are short */
+#define NAME_UNIT 256u	 /* so many bytes of an owner's name count as one range */
 #define TO_EOF ((uint64_t)INT64_MAX)
 
 struct range {
@@ -94,6 +95,7 @@ static void tidy(struct inode **pi)
 			*po = o->next;
 			close(o->fd);
 			p9_fd_count(-1);
+			atomic_fetch_sub(o->held, o->client_len / NAME_UNIT);
 			free(o);
 		}
 	}
@@ -129,8 +131,9 @@ static int open_for_locks(struct p9_caller *c, const struct lfile *f, bool *writ
 
 static struct owner *new_owner(struct p9_caller *c, const struct lfile *f, const struct p9_lockreq *l, int *rc)
 {
-	struct owner *o =
-		p9_fd_short() && atomic_load(l->held) >= LOCKS_ALWAYS ? NULL : calloc(1, sizeof(*o) + l->client_id.len);
+	unsigned held = atomic_load(l->held), weight = l->client_id.len / NAME_UNIT;
+	bool too_much = (p9_fd_short() && held >= LOCKS_ALWAYS) || held + weight >= P9_LOCKS_MAX;
+	struct owner *o = too_much ? NULL : calloc(1, sizeof(*o) + l->client_id.len);
 	if (!o) {
 		*rc = -P9_ENOLCK;
 		return NULL;
@@ -142,6 +145,7 @@ static struct owner *new_owner(struct p9_caller *c, const struct lfile *f, const
 		return NULL;
 	}
 	p9_fd_count(1);
+	atomic_fetch_add(l->held, weight);
 	o->session = l->session;
 	o->held = l->held;
 	o->proc_id = l->proc_id;
@@ -217,8 +221,21 @@ static void cut(struct owner *o, uint64_t start, uint64_t end, struct range **re
 	}
 }
 
+/* Whether [start, end] lies in the middle of a range, which then becomes two. */
+static bool splits(const struct owner *o, uint64_t start, uint64_t end)
+{
+	const struct range *r = o->ranges;
+	while (r && !(r->start < start && r->end > end)) {
+		r = r->next;
+	}
+	return r != NULL;
+}
+
 static int apply(struct owner *o, const struct p9_lockreq *l, uint64_t end)
 {
+	if (atomic_load(o->held) >= P9_LOCKS_MAX && splits(o, l->start, end)) {
+		return -P9_ENOLCK; /* an unlock can make ranges, too */
+	}
 	struct range *rest = malloc(sizeof(*rest)), *mine = malloc(sizeof(*mine));
 	int rc = rest && mine ? set_kernel(o->fd, l->type, l->start, end) : -P9_ENOMEM;
 	if (rc == 0) {

@@ -88,13 +88,15 @@ static int check_below(const struct lroot *r, int fd)
 {
 	struct statx st = { 0 }, last = { 0 };
 	int rc = 0, at = dup(fd);
-	for (int i = 0; rc == 0 && i < UP_MAX; i++) {
+	for (int i = 0; rc == 0; i++) {
 		rc = at < 0 ? p9_err() : lstat_fd(at, &st);
 		if (rc < 0 || is_root(r, &st)) {
 			break;
 		}
-		if (i > 0 && st.stx_ino == last.stx_ino && st.stx_dev_minor == last.stx_dev_minor) {
-			rc = -P9_ENOENT; /* the host's root */
+		bool top = i > 0 && st.stx_ino == last.stx_ino && st.stx_dev_minor == last.stx_dev_minor &&
+			   st.stx_dev_major == last.stx_dev_major;
+		if (top || i == UP_MAX) {
+			rc = -P9_ENOENT; /* the host's root, or too far from ours to believe it */
 			break;
 		}
 		last = st;
@@ -150,6 +152,9 @@ static int step(struct p9_caller *c, const struct lroot *r, struct walk *w, stru
 		return fd;
 	}
 	int rc = lstat_fd(fd, &st);
+	if (rc == 0 && lother_fs(&st, w->st.stx_dev_major, w->st.stx_dev_minor) && lmagic_fs(fd)) {
+		rc = -P9_EACCES;
+	}
 	struct lfd *l = rc < 0 ? NULL : lfd_new(fd);
 	if (!l) {
 		close(fd);

@@ -100,7 +100,7 @@ static bool pages_can_be_sent(int fd)
 	return false;
 }
 
-static bool is_magic_fs(int fd)
+bool lmagic_fs(int fd)
 {
 	struct statfs fs;
 	return fstatfs(fd, &fs) == 0 && (fs.f_type == PROC_SUPER_MAGIC || fs.f_type == SYSFS_MAGIC);
@@ -127,7 +127,7 @@ int p9_local_open(const struct p9_local_config *conf, struct lroot **out, char *
 	if (rc == 0 && !S_ISDIR(st.stx_mode)) {
 		rc = -P9_ENOTDIR;
 	}
-	if (rc == 0 && is_magic_fs(fd)) {
+	if (rc == 0 && lmagic_fs(fd)) {
 		rc = -P9_EPERM;
 	}
 	r->locks = llocks_new();

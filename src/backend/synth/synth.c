@@ -107,7 +107,7 @@ static int make(struct p9_synth *s, const char *path, struct snode **out)
 	bool fresh = false;
 	while (*path) {
 		size_t len = strcspn(path, "/");
-		if (len > 0) {
+		if (len > 0 && !(len == 1 && path[0] == '.')) { /* "./a" is a */
 			struct snode *n = find(at, path, len);
 			fresh = !n;
 			n = n ? n : new_node(s, at, path, len);
