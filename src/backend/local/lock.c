@@ -56,14 +56,6 @@ struct llocks *llocks_new(void)
 	return l;
 }
 
-void llocks_free(struct llocks *l)
-{
-	if (l) {
-		pthread_mutex_destroy(&l->mutex);
-		free(l);
-	}
-}
-
 static struct inode **find(struct llocks *l, uint32_t major, uint32_t minor, uint64_t ino)
 {
 	struct inode **p = &l->table[(ino ^ ino >> 8 ^ minor) % BUCKETS];
@@ -106,6 +98,31 @@ static void tidy(struct inode **pi)
 	if (!in->owners) {
 		*pi = in->next;
 		free(in);
+	}
+}
+
+static void free_ranges(struct owner *o)
+{
+	while (o->ranges) {
+		struct range *r = o->ranges;
+		o->ranges = r->next;
+		free(r);
+	}
+}
+
+void llocks_free(struct llocks *l)
+{
+	for (unsigned i = 0; l && i < BUCKETS; i++) {
+		while (l->table[i]) { /* of sessions that were never whole: each ends its own otherwise */
+			for (struct owner *o = l->table[i]->owners; o; o = o->next) {
+				free_ranges(o);
+			}
+			tidy(&l->table[i]);
+		}
+	}
+	if (l) {
+		pthread_mutex_destroy(&l->mutex);
+		free(l);
 	}
 }
 

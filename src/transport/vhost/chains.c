@@ -10,6 +10,7 @@
  * anybody else (control.c waits for that); a reply is never longer than its chain has room, and never comes in part.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -51,9 +52,10 @@ void p9_vhost_end(struct p9_vhost *v, int why, const char *text)
 }
 
 /* ---- rings ---- */
-int p9_vqueue_run(struct p9_vqueue *q)
+/* Where the ring is. False: not in the guest's memory. */
+static bool find_ring(const struct p9_vqueue *q, struct p9_vdev_conf *out)
 {
-	struct p9_vhost *v = q->dev;
+	const struct p9_vhost *v = q->dev;
 	struct p9_vring_layout l = p9_vring_layout(q->num, 4);
 	struct p9_vdev_conf c = { .ring = { .num = q->num,
 					    .desc = p9_vmem_user(v->mem, q->desc, l.avail),
@@ -63,7 +65,35 @@ int p9_vqueue_run(struct p9_vqueue *q)
 				  .features = v->features,
 				  .base = q->base,
 				  .most = UINT32_MAX };
-	if (!c.ring.desc || !c.ring.avail || !c.ring.used) {
+	*out = c;
+	return c.ring.desc && c.ring.avail && c.ring.used;
+}
+
+int p9_vqueue_continue(struct p9_vqueue *q, uint16_t last_avail, uint16_t used_idx)
+{
+	struct p9_vhost *v = q->dev;
+	struct p9_vdev_conf c;
+	if (!find_ring(q, &c)) {
+		return -P9_EFAULT;
+	}
+	c.base = last_avail;
+	c.used = used_idx;
+	int rc = p9_vdev_init(&q->ring, &c);
+	if (rc < 0) {
+		return rc;
+	}
+	q->mem = p9_vmem_get(v->mem);
+	q->running = true;
+	q->signal = true; /* once too often is better than once too few */
+	q->inflight = p9_inflight_of(&v->area, (unsigned)(q - v->queues), q->num);
+	return 0;
+}
+
+int p9_vqueue_run(struct p9_vqueue *q)
+{
+	struct p9_vhost *v = q->dev;
+	struct p9_vdev_conf c;
+	if (!find_ring(q, &c)) {
 		return -P9_EFAULT;
 	}
 	c.used = p9_vring_ok(&c.ring) ? p9_vload16(&c.ring.used->idx) : 0;
@@ -376,6 +406,16 @@ static int next_message(struct p9_vqueue *q, struct p9_frame *f)
 	return 1;
 }
 
+uint16_t p9_vchain_head(const void *ticket)
+{
+	return ((const struct p9_chain *)ticket)->head;
+}
+
+const struct p9_vqueue *p9_vchain_queue(const void *ticket)
+{
+	return ((const struct p9_chain *)ticket)->q;
+}
+
 /* ---- the link ---- */
 static void flush(struct p9_link *l)
 {
@@ -496,10 +536,16 @@ static int kicked(struct p9_source *s, uint32_t events)
 	return q->running && !q->dev->link.broken ? p9_vhost_process(&q->dev->link) : 0;
 }
 
+/* Kicks are there already when another process has begun. */
 static int start(struct p9_link *l)
 {
-	l->reading = true;
-	return p9_loop_add(VHOST(l)->loop, &VHOST(l)->ctl, EPOLLIN | EPOLLRDHUP);
+	struct p9_vhost *v = VHOST(l);
+	int rc = p9_loop_add(v->loop, &v->ctl, EPOLLIN | EPOLLRDHUP);
+	for (unsigned i = 0; rc == 0 && i < v->nqueues; i++) {
+		rc = v->queues[i].kick.fd < 0 ? 0 : p9_loop_add(v->loop, &v->queues[i].kick, EPOLLIN | EPOLLET);
+	}
+	l->reading = rc == 0;
+	return rc;
 }
 
 static void stop(struct p9_link *l)
@@ -555,7 +601,9 @@ static const struct p9_link_ops ops = { .reserve = reserve,
 					.flush = flush,
 					.start = start,
 					.stop = stop,
-					.free = free_vhost };
+					.free = free_vhost,
+					.quiet = p9_vhost_quiet,
+					.pack = p9_vhost_pack };
 
 struct p9_link *p9_vhost_make(struct p9_loop *loop, int in, int out, void *arg)
 {
@@ -574,12 +622,14 @@ struct p9_link *p9_vhost_make(struct p9_loop *loop, int in, int out, void *arg)
 	v->link.lasting = true;
 	v->loop = loop;
 	v->conf = *conf;
+	snprintf(v->tag, sizeof(v->tag), "%s", conf->tag);
+	v->conf.tag = v->tag;
 	v->ctl = (struct p9_source){ in, p9_vhost_control_ready };
 	v->poller = (struct p9_poller){ .has = rings_have, .arm = rings_arm, .ready = rings_ready };
 	v->mem = mem;
 	v->queues = queues;
 	v->nqueues = conf->queues;
-	v->backend_req = v->area.guard = -1;
+	v->backend_req = v->area.guard = v->area.fd = -1;
 	for (unsigned i = 0; i < v->nqueues; i++) {
 		queues[i].kick = (struct p9_source){ -1, kicked };
 		queues[i].dev = v;
