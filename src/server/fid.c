@@ -17,6 +17,11 @@ static uint32_t hash(uint32_t id, uint32_t cap)
 	return (id * 2654435769u >> 7 ^ id) & (cap - 1);
 }
 
+struct p9_fid *p9_fid_slot(const struct p9_fidtab *t, uint32_t i)
+{
+	return t->slot[i] == TOMB ? NULL : t->slot[i];
+}
+
 struct p9_fid *p9_fid_find(const struct p9_fidtab *t, uint32_t id)
 {
 	if (t->cap == 0) {

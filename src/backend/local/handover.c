@@ -77,6 +77,7 @@ struct lroot *p9_local_unpack(const struct p9_local_config *conf, struct p9_unpa
 		return NULL;
 	}
 	root->cloned = cloned;
+	root->conf.path = NULL; /* it is not opened again */
 	return root;
 }
 
