@@ -149,6 +149,9 @@ void p9_server_thaw(struct p9_server *srv)
 		struct p9_shard *sh = &srv->shards[i];
 		for (struct p9_conn *c = sh->conns; c; c = c->next) {
 			c->link->handshake_by += c->link->handshake_by ? paused : 0;
+			if (!c->link->broken) { /* what another process had still to send */
+				c->link->ops->flush(c->link);
+			}
 			p9_conn_settle(c);
 		}
 		p9_lock_arm(sh);
