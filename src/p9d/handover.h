@@ -64,6 +64,8 @@ P9_MUST_USE int p9d_takeover_begin(struct p9d *d);
 /* The server is frozen and has exports and listeners: makes its connections, and has the old one end. Does not return
  * when that fails. */
 void p9d_takeover_finish(struct p9d *d);
+/* It was not to be, before the server was started; the reason is on stderr. */
+void p9d_takeover_leave(struct p9d *d);
 /* It was not to be: ends with a line on stderr; what was given is left as it is. */
 __attribute__((noreturn)) void p9d_takeover_fail(struct p9d *d, const char *why);
 

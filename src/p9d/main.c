@@ -326,6 +326,7 @@ static int prepare_process(void)
 static void leave_old(void)
 {
 	if (d.from) {
+		p9d_takeover_leave(&d);
 		p9d_old_close(&d.from->old, false);
 		p9_unpack_fini(&d.from->u);
 		free(d.from->fds);

@@ -193,6 +193,17 @@ int p9d_takeover_begin(struct p9d *d)
 }
 
 /* ---- going on ---- */
+void p9d_takeover_leave(struct p9d *d)
+{
+	if (d->from->sock >= 0) {
+		p9d_packet_refuse(d->from->sock, "the new one cannot start, and says why itself");
+		close(d->from->sock);
+	}
+	if (d->from->bytes) {
+		munmap(d->from->bytes, d->from->len);
+	}
+}
+
 void p9d_takeover_fail(struct p9d *d, const char *why)
 {
 	p9d_packet_refuse(d->from->sock, why);

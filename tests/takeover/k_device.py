@@ -186,6 +186,7 @@ def device_broken_by_its_guest_stays_so():
         m = g.monitor
         m.tell(vu.SET_STATUS, struct.pack("<Q", 0))
         ring.reset()
+        os.eventfd_read(ring.err)
         m.set_features(vu.FEATURES)
         m.start(0, ring)
         g = vu.Guest(ring)
