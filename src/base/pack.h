@@ -22,7 +22,7 @@ struct p9_pack {
 	struct p9_packed {
 		const void *thing;
 		uint32_t number;
-	} *seen;
+	} * seen;
 	uint32_t nseen, seen_cap;
 	char why[160]; /* it cannot be done: why; "" as long as it can */
 };
@@ -58,7 +58,7 @@ struct p9_unpack {
 	struct p9_unpacked {
 		void *thing;
 		uint8_t kind;
-	} *known;
+	} * known;
 	uint32_t nknown, known_cap;
 	char why[160];
 };

@@ -54,7 +54,10 @@ void p9d_usage(void)
 		char left[64];
 		snprintf(left, sizeof(left), "%c%c%s --%s%s%s", rows[i].letter ? '-' : ' ',
 			 rows[i].letter ? rows[i].letter : ' ', rows[i].letter ? "," : " ", rows[i].key,
-			 rows[i].type == T_maybe ? "[=" : rows[i].arg[0] ? " " : "", rows[i].arg);
+			 rows[i].type == T_maybe ? "[="
+			 : rows[i].arg[0]	 ? " "
+						 : "",
+			 rows[i].arg);
 		if (rows[i].type == T_maybe) {
 			strncat(left, "]", sizeof(left) - strlen(left) - 1);
 		}

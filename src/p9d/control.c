@@ -27,10 +27,14 @@
 #define HELLO_MS 2000	  /* who connects says at once what it wants */
 #define PATIENCE_MS 10000 /* for requests that run, and for each answer */
 
-const char *p9d_control_dir(void)
+const char *p9d_control_dir(const struct p9d_config *c)
 {
 	const char *dir = getenv("XDG_RUNTIME_DIR");
-	return dir && dir[0] == '/' ? dir : geteuid() == 0 ? "/run" : "/tmp";
+	struct stat st;
+	if (c->control && stat(c->control, &st) == 0 && S_ISDIR(st.st_mode)) {
+		return c->control;
+	}
+	return geteuid() == 0 ? "/run" : dir && dir[0] == '/' ? dir : "/tmp";
 }
 
 /* ---- the socket ---- */
@@ -87,14 +91,14 @@ static int bind_control(struct p9d *d, int fd)
 
 void p9d_control_open(struct p9d *d)
 {
-	const char *path = d->conf.control, *dir = p9d_control_dir();
+	const char *path = d->conf.control, *dir = p9d_control_dir(&d->conf);
 	size_t cap = sizeof(d->control_path), len;
 	d->control = -1;
 	memset(d->control_path, 0, cap);
 	if (path && strcmp(path, "none") == 0) {
 		return;
 	}
-	if (path) {
+	if (path && path != dir) {
 		len = (size_t)snprintf(d->control_path, cap, "%s", path);
 	} else {
 		clean(dir);

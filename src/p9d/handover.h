@@ -46,8 +46,8 @@ void p9d_control_open(struct p9d *d);
 void p9d_control_close(struct p9d *d);
 /* Somebody has connected. Does not return when all is given away: the process ends. */
 void p9d_control_ready(struct p9d *d);
-/* The directory of private sockets. */
-const char *p9d_control_dir(void);
+/* The directory of private sockets; c->control itself when it is one. */
+const char *p9d_control_dir(const struct p9d_config *c);
 
 /* ---- takeover.c: the one that comes ---- */
 struct p9d_takeover {

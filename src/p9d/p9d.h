@@ -32,9 +32,9 @@ struct p9d_listener {
 	} again;		/* out of descriptors: accepting goes on when it fires */
 	unsigned long dev, ino; /* of the socket file we made */
 	int reserve_fd;
-	bool unlink_path; /* unix: we made the file */
-	bool passed;	  /* from LISTEN_FDS */
-	bool inherited;	  /* from the p9d before us */
+	bool unlink_path;    /* unix: we made the file */
+	bool passed;	     /* from LISTEN_FDS */
+	bool inherited;	     /* from the p9d before us */
 	bool file_inherited; /* and so was its file: not ours before the other has gone */
 	struct p9_vhost_conf vhost;
 };

@@ -81,20 +81,23 @@ static int connect_any(const char *dir)
 	if (found >= 0) {
 		close(found);
 	}
-	snprintf(why, sizeof(why), count ? "there are several p9d (%s), say which: --takeover=PID%s" : "%sno p9d of this user has its private socket in %s",
+	snprintf(why, sizeof(why),
+		 count ? "there are several p9d (%s), say which: --takeover=PID%s"
+		       : "%sno p9d of this user has its private socket in %s",
 		 count ? names + 1 : "", count ? "" : dir);
 	fail(why);
 	return -1;
 }
 
-static int find(const char *who)
+static int find(const struct p9d_config *c)
 {
+	const char *who = c->takeover, *dir = p9d_control_dir(c);
 	char path[400], why[600];
 	if (!*who) {
-		return connect_any(p9d_control_dir());
+		return connect_any(dir);
 	}
 	bool is_path = strchr(who, '/') != NULL;
-	snprintf(path, sizeof(path), is_path ? "%.300s%s%s" : "%.200s/p9d-%.100s%s", is_path ? who : p9d_control_dir(),
+	snprintf(path, sizeof(path), is_path ? "%.300s%s%s" : "%.200s/p9d-%.100s%s", is_path ? who : dir,
 		 is_path ? "" : who, is_path ? "" : ".ctl");
 	int fd = connect_path(path);
 	if (fd < 0) {
@@ -167,7 +170,7 @@ int p9d_takeover_begin(struct p9d *d)
 	int memfd;
 	struct p9d_expect state = { SAID_STATE, ANSWER_MS, d->stop, &memfd, 1 };
 	d->from = &t;
-	t.sock = find(d->conf.takeover);
+	t.sock = find(&d->conf);
 	if (t.sock < 0) {
 		return 1;
 	}

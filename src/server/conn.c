@@ -14,8 +14,8 @@
 static bool full(struct p9_link *l)
 {
 	struct p9_conn *c = CONN(l);
-	return c->state >= CONN_RESET || atomic_load_explicit(&c->srv->freezing, memory_order_relaxed) || c->inflight >= P9_INFLIGHT_MAX ||
-	       l->queued >= (size_t)P9_OUTQ_MSIZES * c->msize;
+	return c->state >= CONN_RESET || atomic_load_explicit(&c->srv->freezing, memory_order_relaxed) ||
+	       c->inflight >= P9_INFLIGHT_MAX || l->queued >= (size_t)P9_OUTQ_MSIZES * c->msize;
 }
 
 static int malformed(struct p9_conn *c, struct p9_req *r, int rc)

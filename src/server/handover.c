@@ -470,7 +470,8 @@ int p9_server_unpack(struct p9_server *srv, struct p9_unpack *u, p9_peer_link *l
 	for (unsigned i = 0; i < srv->nshards && !p9_unpack_bad(u); i++) {
 		for (struct p9_conn *c = srv->shards[i].conns; c; c = c->next) {
 			int rc = c->link->ops->start(c->link);
-			c->link->reading = false; /* it has messages already, for which no event comes: p9_server_thaw() */
+			c->link->reading =
+				false; /* it has messages already, for which no event comes: p9_server_thaw() */
 			if (rc < 0) {
 				p9_unpack_fail(u, "%s: cannot wait for it (%s)", c->peer.text,
 					       p9_error_name((uint32_t)-rc));

@@ -222,7 +222,7 @@ struct p9_conn {
 	struct p9_again {
 		uint64_t until;
 		uint16_t tag;
-	} *again;
+	} * again;
 	unsigned nagain;
 };
 /* How many of its requests wait for a lock. */
@@ -301,7 +301,7 @@ struct p9_server {
 	_Atomic bool stopping;
 	_Atomic bool freezing; /* no message is taken, no lock tried again */
 	struct p9_hold hold;
-	uint64_t frozen_at; /* ms */
+	uint64_t frozen_at;  /* ms */
 	uint64_t tick0, ns0; /* both clocks at the start: the rate of one in the other */
 };
 /* A clock for latencies, in ticks of about a nanosecond or less: two of them per request must not be felt. */

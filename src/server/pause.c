@@ -88,7 +88,7 @@ static void name_request(const struct p9_conn *c, struct iovec why)
 			 busy->tag, busy->fid->id);
 	} else {
 		snprintf(why.iov_base, why.iov_len, "%s: %s%s is still at work", c->peer.text,
-			 d		? d->name
+			 d			  ? d->name
 			 : c->state != CONN_READY ? "the end of a session"
 						  : "its link",
 			 "");

@@ -8,7 +8,7 @@ import common
 from common import P9d, check, equal, fresh, until
 
 RUNTIME = fresh("run", 0o700)
-ENV = {"XDG_RUNTIME_DIR": RUNTIME}
+ENV = {}  # more of it, for a test
 
 
 class Line(P9d):
@@ -16,6 +16,7 @@ class Line(P9d):
     that one from then on: its process, pid and log."""
 
     def __init__(self, *args, listen=None, **popen):
+        args = args if "--control" in args else (*args, "--control", RUNTIME)
         self.args, self.options, self.generation = args, popen, 0
         super().__init__(*args, listen=listen, env=ENV, **popen)
         self.listen = listen if listen is not None else ["-l", f"unix:{self.socket}"]
@@ -23,6 +24,7 @@ class Line(P9d):
     def next(self, *instead, listen=None, option=None, ready=False, **popen):
         """A p9d that wants to take over from this one; other options when `instead` has any."""
         option = f"--takeover={self.pid}" if option is None else option
+        instead = (*instead, "--control", RUNTIME) if instead else ()
         return P9d(*(instead or self.args), option, listen=self.listen if listen is None else listen, env=ENV, ready=ready,
                    **{**self.options, **popen})
 

@@ -337,7 +337,7 @@ def fail_exports_and_users_that_differ():
 @suite.test
 def fail_nobody_there_several_there_somebody_elses():
     d = tree()
-    P9d("-e", f"x={d}", "--takeover", listen=["-l", f"unix:{fresh()}/s"], env={"XDG_RUNTIME_DIR": fresh()},
+    P9d("-e", f"x={d}", "--takeover", "--control", fresh(), listen=["-l", f"unix:{fresh()}/s"],
         ready=False).refuses("no p9d", code=1)
     with Line("-e", f"x={d}") as s, Line("-e", f"x={d}") as t:
         out = s.next(option="--takeover").refuses("several", code=1)

@@ -86,8 +86,8 @@ static uint64_t counter;
 uint64_t p9_inflight_count(uint64_t at_least)
 {
 	uint64_t now = __atomic_load_n(&counter, __ATOMIC_RELAXED);
-	while (now < at_least && !__atomic_compare_exchange_n(&counter, &now, at_least, true, __ATOMIC_RELAXED,
-							      __ATOMIC_RELAXED)) {
+	while (now < at_least &&
+	       !__atomic_compare_exchange_n(&counter, &now, at_least, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
 	}
 	return now;
 }
