@@ -32,6 +32,9 @@ void p9_local_unpack_ids(struct p9_unpack *u);
 /* A root with its descriptor: in a mount of its own, links and renames between old fids and new ones would be EXDEV. */
 void p9_local_pack(const struct lroot *root, struct p9_pack *p);
 struct lroot *p9_local_unpack(const struct p9_local_config *conf, struct p9_unpack *u);
+/* Begins numbering anew, and drops all locks: for tests that read many states. */
+void p9_local_forget_ids(void);
+void p9_local_forget_locks(struct lroot *root);
 /* Whether the path still leads to this root. */
 bool p9_local_same(const struct lroot *root, const char *path);
 

@@ -32,6 +32,7 @@ enum opt_id {
 	OPT_print_capabilities,
 	OPT_takeover,
 	OPT_control,
+	OPT_background,
 	OPT_help,
 	OPT_version
 };
@@ -282,6 +283,9 @@ static int set(struct p9d_config *c, size_t row, const char *key, const char *va
 		return set_text(&c->takeover, key, value ? value : "");
 	case OPT_control:
 		return set_text(&c->control, key, value);
+	case OPT_background:
+		c->background = yes;
+		return 0;
 	case OPT_help:
 		c->help = true;
 		return 0;

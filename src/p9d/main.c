@@ -276,6 +276,8 @@ static int start_server(void)
 		}
 		p9d_takeover_finish(&d);
 		p9_server_thaw(d.srv);
+	} else {
+		p9d_notify();
 	}
 	return 0;
 }
@@ -292,7 +294,7 @@ static int serve(void)
 	}
 	p9d_control_open(&d);
 	say_hello();
-	p9d_notify();
+	p9d_tell_starter();
 	wait_for_end();
 	/* the names go first, so that a new server can take them while we finish */
 	p9d_control_close(&d);
@@ -352,7 +354,7 @@ int main(int argc, char **argv)
 		p9d_config_free(&d.conf);
 		return rc;
 	}
-	if (prepare_process() < 0) {
+	if ((d.conf.background && p9d_background() < 0) || prepare_process() < 0) {
 		fprintf(stderr, "p9d: out of memory or descriptors\n");
 		p9d_config_free(&d.conf);
 		return 1;

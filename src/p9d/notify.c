@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* notify.c - tells the service manager that started us, or the p9d before us, that we serve and which process we are.
+/* notify.c - tells those who wait for it that we serve: a service manager, and with --background whoever started us.
  *
- * sd_notify(3)'s protocol without its library: a datagram to the socket that $NOTIFY_SOCKET names. A manager that wants
- * none has set none. Called once, by the main thread, when everything serves.
+ * The manager: sd_notify(3)'s protocol without its library, a datagram to the socket that $NOTIFY_SOCKET names; one that
+ * wants none has set none. It hears of a new main process before the old one ends, or it would take the service for dead.
+ * In the background: the process that was started waits for a byte from the one that serves, and ends with its fortune.
  */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +14,37 @@
 #include <unistd.h>
 #include "base/log.h"
 #include "p9d/p9d.h"
+
+static int waits = -1; /* where the process that was started hears from us */
+
+int p9d_background(void)
+{
+	int ends[2];
+	char byte;
+	pid_t pid = pipe2(ends, O_CLOEXEC) < 0 ? -1 : fork();
+	if (pid < 0) {
+		return -1;
+	}
+	if (pid == 0) {
+		close(ends[0]);
+		waits = ends[1];
+		setsid();
+		return 0;
+	}
+	close(ends[1]);
+	_exit(read(ends[0], &byte, 1) == 1 ? 0 : 1);
+}
+
+void p9d_tell_starter(void)
+{
+	if (waits >= 0 && write(waits, "", 1) < 0) {
+		p9_log(P9_LOG_DEBUG, "who has started us has gone");
+	}
+	if (waits >= 0) {
+		close(waits);
+	}
+	waits = -1;
+}
 
 void p9d_notify(void)
 {

@@ -49,7 +49,7 @@ struct p9d_config {
 	char *socket_path, *fd, *tag; /* of a device, as managers of monitors say it; NULL when they did not */
 	char *takeover; /* NULL: no; "": the only one there is; a pid, or the path of its private socket */
 	char *control;	/* path of ours; NULL for the usual one, "none" for none */
-	bool insecure, trace, help, version, capabilities, quick; /* quick: `p9d DIR` */
+	bool insecure, trace, help, version, capabilities, background, quick; /* quick: `p9d DIR` */
 	unsigned socket_mode;
 };
 
@@ -82,5 +82,8 @@ void p9d_listen_unlink(struct p9d_listener *l);
 void p9d_listen_close(struct p9d_listener *l);
 /* notify.c: tells a service manager that we serve, and who we are: sd_notify(3)'s protocol. */
 void p9d_notify(void);
+/* Goes on in a process of its own; the one that was started waits until p9d_tell_starter() and then ends. Returns 0 there. */
+P9_MUST_USE int p9d_background(void);
+void p9d_tell_starter(void);
 
 #endif

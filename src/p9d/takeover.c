@@ -253,6 +253,7 @@ void p9d_takeover_finish(struct p9d *d)
 	if (p9d_packet_receive(t->sock, &go, &p) < 0) {
 		p9d_takeover_fail(d, p.words);
 	}
+	p9d_notify(); /* before the other one ends */
 	if (p9d_packet_send(t->sock, SAID_TAKEN, 0, NULL, 0) < 0) {
 		p9_log(P9_LOG_DEBUG, "p9d %d has ended on its last word", (int)t->pid); /* all is ours, as it said */
 	}

@@ -423,6 +423,26 @@ def state_the_service_manager_is_told_who_serves():
 
 
 @suite.test
+def state_in_the_background():
+    """The command ends when the new one serves, or cannot."""
+    with Line("-e", f"x={tree()}") as s:
+        c = s.conn("x")
+        first = s.next("-e", "x=/no/such", "--background")
+        equal(first.process.wait(20), 1)
+        c.getattr(0)
+        command = s.next("--background", *s.args)
+        equal(command.process.wait(20), 0)
+        equal(s.process.wait(10), 0)
+        pid = int(re.search(r"p9d (\d+); ending", s.output()).group(1))
+        try:
+            c.getattr(0)
+            check(pid != command.pid and os.getsid(pid) == pid)
+        finally:
+            os.kill(pid, 15)
+        check(c.ended(10))
+
+
+@suite.test
 def state_many_fids():
     """More descriptors than a packet holds: thousands of open files, all the right ones afterwards."""
     d = tree()

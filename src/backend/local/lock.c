@@ -110,9 +110,9 @@ static void free_ranges(struct owner *o)
 	}
 }
 
-void llocks_free(struct llocks *l)
+static void drop_all(struct llocks *l)
 {
-	for (unsigned i = 0; l && i < BUCKETS; i++) {
+	for (unsigned i = 0; i < BUCKETS; i++) {
 		while (l->table[i]) { /* of sessions that were never whole: each ends its own otherwise */
 			for (struct owner *o = l->table[i]->owners; o; o = o->next) {
 				free_ranges(o);
@@ -120,10 +120,22 @@ void llocks_free(struct llocks *l)
 			tidy(&l->table[i]);
 		}
 	}
+}
+
+void llocks_free(struct llocks *l)
+{
 	if (l) {
+		drop_all(l);
 		pthread_mutex_destroy(&l->mutex);
 		free(l);
 	}
+}
+
+void p9_local_forget_locks(struct lroot *root)
+{
+	pthread_mutex_lock(&root->locks->mutex);
+	drop_all(root->locks);
+	pthread_mutex_unlock(&root->locks->mutex);
 }
 
 static int open_for_locks(struct p9_caller *c, const struct lfile *f, bool *writable)

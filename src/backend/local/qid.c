@@ -209,3 +209,15 @@ void p9_local_unpack_ids(struct p9_unpack *u)
 	}
 	pthread_mutex_unlock(&lock);
 }
+
+void p9_local_forget_ids(void)
+{
+	pthread_mutex_lock(&lock);
+	atomic_store(&ndevs, 0);
+	free(map);
+	free(map_number);
+	map = NULL;
+	map_number = NULL;
+	map_cap = map_n = 0;
+	pthread_mutex_unlock(&lock);
+}
