@@ -78,9 +78,8 @@ static int bind_control(struct p9d *d, int fd)
 	if (lstat(sa.sun_path, &st) == 0 && S_ISSOCK(st.st_mode) && !answers(&sa)) {
 		unlink(sa.sun_path);
 	}
-	mode_t old = umask(0177);
-	int rc = bind(fd, (struct sockaddr *)&sa, sizeof(sa));
-	umask(old);
+	/* the mode is the socket's own at bind(2); umask(2) would be that of files that clients make meanwhile */
+	int rc = fchmod(fd, 0600) < 0 ? -1 : bind(fd, (struct sockaddr *)&sa, sizeof(sa));
 	if (rc < 0 || listen(fd, 4) < 0 || lstat(sa.sun_path, &st) < 0) {
 		return -1;
 	}
@@ -233,7 +232,7 @@ static void hand_over(struct p9d *d, struct giving *g)
 
 void p9d_control_ready(struct p9d *d)
 {
-	struct giving g = { .sock = accept4(d->control, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), .stop = d->stop };
+	struct giving g = { .sock = accept4(d->control, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), .stop = d->ends };
 	if (g.sock < 0) {
 		return;
 	}

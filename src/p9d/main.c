@@ -25,7 +25,7 @@
 #define STOP_MS 900 /* SIGTERM ends within a second */
 #define LINK_LOOK_MS 50
 
-static struct p9d d = { .control = -1, .stop = -1 };
+static struct p9d d = { .control = -1, .stop = -1, .ends = -1 };
 
 static void raise_descriptor_limit(void)
 {
@@ -314,6 +314,7 @@ static int prepare_process(void)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	d.ends = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	sigaddset(&set, SIGUSR1);
 	sigprocmask(SIG_BLOCK, &set, NULL); /* threads inherit it: only the main thread takes them */
 	signal(SIGPIPE, SIG_IGN);
@@ -321,7 +322,7 @@ static int prepare_process(void)
 	umask(0); /* modes are the client's */
 	raise_descriptor_limit();
 	d.stop = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	return d.stop < 0 || p9_server_new(&d.conf.server, &d.srv) < 0 ? -1 : 0;
+	return d.stop < 0 || d.ends < 0 || p9_server_new(&d.conf.server, &d.srv) < 0 ? -1 : 0;
 }
 
 /* The one before us has its sockets still, and says nothing of ours. */

@@ -60,7 +60,7 @@ struct p9d {
 	struct p9d_listener listeners[P9D_LISTEN_MAX];
 	unsigned nlisteners;
 	struct p9_server *srv;
-	int stop;		   /* readable when a signal has come (signalfd) */
+	int stop, ends;		   /* signalfds, readable when a signal has come; when one has that ends us */
 	struct p9d_takeover *from; /* whom we take over from; NULL for nobody */
 	int control;		   /* the private socket where others can take over from us; -1 for none */
 	char control_path[108];

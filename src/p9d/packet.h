@@ -46,7 +46,7 @@ struct p9d_expect {
 	unsigned cap;
 };
 P9_MUST_USE int p9d_packet_receive(int sock, const struct p9d_expect *want, struct p9d_packet *p);
-/* Who is at the other end; false when it is neither root nor who we are. */
+/* Who is at the other end; false when it is neither root nor who we are: what root says of itself is true enough. */
 P9_MUST_USE bool p9d_packet_trusted(int sock, pid_t *pid);
 
 #endif

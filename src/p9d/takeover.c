@@ -150,7 +150,7 @@ static int get_fds(struct p9d *d, size_t n)
 	}
 	for (size_t at = 0; at < n;) {
 		struct p9d_packet p;
-		struct p9d_expect some = { SAID_FDS, ANSWER_MS, d->stop, t->fds + at, P9D_PACKET_FDS };
+		struct p9d_expect some = { SAID_FDS, ANSWER_MS, d->ends, t->fds + at, P9D_PACKET_FDS };
 		int k = hear(d, &some, &p);
 		if (k <= 0 || (size_t)k > n - at) {
 			return k < 0 ? 1 : fail("another number of descriptors came than was said");
@@ -168,7 +168,7 @@ int p9d_takeover_begin(struct p9d *d)
 	static struct p9d_takeover t;
 	struct p9d_packet p;
 	int memfd;
-	struct p9d_expect state = { SAID_STATE, ANSWER_MS, d->stop, &memfd, 1 };
+	struct p9d_expect state = { SAID_STATE, ANSWER_MS, d->ends, &memfd, 1 };
 	d->from = &t;
 	t.sock = find(&d->conf);
 	if (t.sock < 0) {
@@ -235,7 +235,7 @@ void p9d_takeover_finish(struct p9d *d)
 {
 	struct p9d_takeover *t = d->from;
 	struct p9d_packet p;
-	struct p9d_expect go = { SAID_GO, ANSWER_MS, d->stop, NULL, 0 };
+	struct p9d_expect go = { SAID_GO, ANSWER_MS, d->ends, NULL, 0 };
 	if (p9_server_unpack(d->srv, &t->u, link_of) == 0) {
 		p9_unpack_end(&t->u);
 	}
