@@ -24,7 +24,7 @@
 
 enum kind { SOCKET, DIRECTORY, PINNED, FILE_RDWR, EVENTFD, MEMORY, NOTHING, KINDS };
 #define FDS_MAX 250
-#define MEMORY_SIZE 0x20000
+#define MEMORY_SIZE (16u << 20) /* as tests/vhost/frontend.py has */
 
 static struct p9_server *srv;
 static struct lroot *root;
@@ -65,7 +65,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	static const struct p9_patience patience = { 5000, NULL, NULL };
 	const char *tree = fz_tree_new();
 	struct p9_local_config local = { .path = tree };
-	struct p9_server_config conf = { .msize = 65536, .loops = 2, .workers = 2, .lock_wait = 1 };
+	struct p9_server_config conf = { .msize = 65536, .users = true, .loops = 2, .workers = 2, .lock_wait = 1 };
 	char why[200];
 	(void)argc;
 	(void)argv;
@@ -117,6 +117,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (p9_server_unpack(srv, &u, link_of) == 0) {
 		p9_unpack_end(&u);
 		pack_again();
+	}
+	if (getenv("FZ_SHOW")) {
+		fprintf(stderr, "%s\n", u.why[0] ? u.why : "taken");
 	}
 	p9_server_forget(srv);
 	p9_local_forget_locks(root);

@@ -230,7 +230,7 @@ void p9_unpack_text(struct p9_unpack *u, char *buf, size_t cap)
 		p9_unpack_fail(u, "a text with a zero in it, at byte %zu", u->at);
 	}
 	n = u->why[0] ? 0 : n;
-	if (n) {
+	if (s && n) {
 		memcpy(buf, s, n);
 	}
 	buf[n] = 0;

@@ -20,7 +20,7 @@
 #include <sys/types.h>
 #include "p9/error.h"
 
-#define P9D_HANDOVER_VERSION 1
+#define P9D_HANDOVER_VERSION 1u
 #define P9D_PACKET_FDS 250u
 #define P9D_PACKET_WORDS 200
 
