@@ -34,6 +34,8 @@ struct p9_caller {
 };
 
 struct p9_backend;
+struct p9_pack;
+struct p9_unpack;
 
 struct p9_node {
 	_Atomic unsigned refs;
@@ -126,6 +128,16 @@ struct p9_backend {
 	/* Last reference gone. close may report a late write error; the file is freed all the same. */
 	int (*close)(struct p9_caller *c, struct p9_file *f);
 	void (*free_node)(struct p9_node *n);
+	/* For another process that goes on in our place (base/pack.h); NULL: what this backend serves cannot be handed
+	 * over. Called while nothing else is at work. Each unpack reads what its pack wrote and says what is wrong with
+	 * it in u; `root` is the export's. A node and a file are returned with a reference for the caller. */
+	void (*pack_node)(struct p9_node *n, struct p9_pack *p);
+	struct p9_node *(*unpack_node)(void *root, struct p9_unpack *u);
+	void (*pack_file)(struct p9_file *f, struct p9_pack *p);
+	struct p9_file *(*unpack_file)(void *root, struct p9_unpack *u);
+	/* Locks of sessions and fids that the pack knows, with those as things, and their `held` as one, too. */
+	void (*pack_locks)(void *root, struct p9_pack *p);
+	void (*unpack_locks)(void *root, struct p9_unpack *u);
 };
 
 static inline struct p9_node *p9_node_get(struct p9_node *n)

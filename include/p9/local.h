@@ -24,4 +24,18 @@ bool p9_local_contained(const struct lroot *root);
 /* The tree a root node belongs to, for struct p9_node.tree. Set before the first attach. */
 void p9_local_set_tree(struct lroot *root, void *tree);
 
+/* ---- for another process that goes on in our place (base/pack.h) ---- */
+/* The numbers that devices and large inode numbers have got: qids stay what they are. To be read before any root is
+ * opened. */
+void p9_local_pack_ids(struct p9_pack *p);
+void p9_local_unpack_ids(struct p9_unpack *u);
+/* A root with its descriptor: in a mount of its own, links and renames between old fids and new ones would be EXDEV. */
+void p9_local_pack(const struct lroot *root, struct p9_pack *p);
+struct lroot *p9_local_unpack(const struct p9_local_config *conf, struct p9_unpack *u);
+/* Begins numbering anew, and drops all locks: for tests that read many states. */
+void p9_local_forget_ids(void);
+void p9_local_forget_locks(struct lroot *root);
+/* Whether the path still leads to this root. */
+bool p9_local_same(const struct lroot *root, const char *path);
+
 #endif

@@ -15,6 +15,8 @@
 
 struct p9_server;
 struct p9_export;
+struct p9_pack;
+struct p9_unpack;
 
 enum p9_checks { P9_CHECKS_AUTO, P9_CHECKS_SERVER, P9_CHECKS_CLIENT };
 enum p9_squash { P9_SQUASH_AUTO, P9_SQUASH_NONE, P9_SQUASH_ROOT, P9_SQUASH_ALL };
@@ -51,6 +53,9 @@ struct p9_peer {
 	void *make_arg;	  /* for the p9_link_make */
 };
 
+/* Makes the link that was packed for such a peer. */
+typedef struct p9_link *p9_peer_link(struct p9_loop *loop, const struct p9_peer *peer, struct p9_unpack *u);
+
 P9_MUST_USE int p9_server_new(const struct p9_server_config *conf, struct p9_server **out);
 /* Adds an export. The strings must stay valid. */
 P9_MUST_USE int p9_server_export(struct p9_server *srv, const struct p9_export_config *conf);
@@ -66,6 +71,27 @@ P9_MUST_USE int p9_server_accept(struct p9_server *srv, p9_link_make *make, int 
 unsigned p9_server_conns(const struct p9_server *srv);
 /* Prints counters and the latency histogram of every operation. Any thread. */
 void p9_server_stats(struct p9_server *srv, FILE *f);
+/* ---- handing over to another process (base/pack.h) ---- */
+struct p9_patience {
+	unsigned ms;
+	bool (*over)(void *arg); /* true: wait no longer. May be NULL */
+	void *arg;
+};
+/* Stands the server still: no messages are taken, what runs is waited for. Returns 0, and nothing of it moves until
+ * p9_server_thaw(); or -P9_ETIMEDOUT: all goes on as before, and `why` names what did not come to an end.
+ * After start, from the one thread that also calls the others of this section. */
+P9_MUST_USE int p9_server_freeze(struct p9_server *srv, const struct p9_patience *patience, char *why, size_t cap);
+void p9_server_thaw(struct p9_server *srv);
+/* Whether a fid is in this export. Frozen. */
+bool p9_server_uses(const struct p9_server *srv, const char *name);
+/* Writes all connections. Nothing changes by it. Frozen. */
+void p9_server_pack(struct p9_server *srv, struct p9_pack *p);
+/* Makes connections of that, whose links `link_of` makes; they move from the thaw on. -P9_EINVAL: u says what is wrong, and
+ * some may have been made: p9_server_forget(). Frozen, and without connections. */
+P9_MUST_USE int p9_server_unpack(struct p9_server *srv, struct p9_unpack *u, p9_peer_link *link_of);
+/* Lets go of all connections without a word to their peers, who have another server. Frozen, or never started. */
+void p9_server_forget(struct p9_server *srv);
+
 /* Ends all connections and threads; waits `ms` at most for calls that hang. Returns false when some still do. */
 bool p9_server_stop(struct p9_server *srv, unsigned ms);
 /* After a stop that returned true. */

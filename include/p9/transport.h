@@ -16,6 +16,8 @@
 struct p9_buf;
 struct p9_file;
 struct p9_link;
+struct p9_pack;
+struct p9_unpack;
 
 /* One message that came. Views; they last until frame() returns, or, with `owner` counted up, as long as wished. */
 struct p9_frame {
@@ -44,6 +46,13 @@ static inline uint8_t *p9_room_flat(const struct p9_room *room)
 {
 	return room->iov[0].iov_base;
 }
+
+/* A request that was taken and not done, when a link goes to another process. */
+struct p9_undone {
+	const uint8_t *msg; /* the message, whole */
+	size_t len;
+	void *ticket;
+};
 
 /* Why a link ended, for the log. */
 struct p9_link_user {
@@ -84,12 +93,19 @@ struct p9_link_ops {
 	void (*stop)(struct p9_link *l);
 	/* Frees the link and closes what it has open. */
 	void (*free)(struct p9_link *l);
+	/* Whether all that it has taken is answered but for `undone` requests, and nothing is half done with its peer. */
+	bool (*quiet)(const struct p9_link *l, unsigned undone);
+	/* Writes the link for another process (base/pack.h), with its descriptors; the undone are to come first there, in
+	 * this order. Nothing of the link changes. NULL: it cannot be handed over. */
+	void (*pack)(struct p9_link *l, struct p9_pack *p, const struct p9_undone *undone, unsigned n);
 };
 
 struct p9_loop;
 /* Makes a link of two descriptors (the same twice for a socket), which it takes over, on a loop; `arg` is what the
  * caller of p9_server_accept() gave. NULL: no memory. */
 typedef struct p9_link *p9_link_make(struct p9_loop *loop, int in, int out, void *arg);
+/* Makes a link of what `pack` of its kind wrote; it is started and told to process() as any other. NULL when u is bad. */
+typedef struct p9_link *p9_link_unpack(struct p9_loop *loop, struct p9_unpack *u);
 
 struct p9_link {
 	const struct p9_link_ops *ops;

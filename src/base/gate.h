@@ -32,6 +32,11 @@ static inline void p9_gate_wait(struct p9_gate *g)
 {
 	pthread_cond_wait(&g->cond, &g->mutex);
 }
+/* Inside: all that wait. */
+static inline void p9_gate_wake_all(struct p9_gate *g)
+{
+	pthread_cond_broadcast(&g->cond);
+}
 /* Inside. */
 static inline void p9_gate_wake(struct p9_gate *g)
 {

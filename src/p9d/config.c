@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "p9d/p9d.h"
 
-enum opt_type { T_list, T_file, T_number, T_text, T_flag };
+enum opt_type { T_list, T_file, T_number, T_text, T_flag, T_maybe };
 enum opt_id {
 	OPT_listen,
 	OPT_export,
@@ -30,6 +30,9 @@ enum opt_id {
 	OPT_fd,
 	OPT_tag,
 	OPT_print_capabilities,
+	OPT_takeover,
+	OPT_control,
+	OPT_background,
 	OPT_help,
 	OPT_version
 };
@@ -52,7 +55,13 @@ void p9d_usage(void)
 		char left[64];
 		snprintf(left, sizeof(left), "%c%c%s --%s%s%s", rows[i].letter ? '-' : ' ',
 			 rows[i].letter ? rows[i].letter : ' ', rows[i].letter ? "," : " ", rows[i].key,
-			 rows[i].arg[0] ? " " : "", rows[i].arg);
+			 rows[i].type == T_maybe ? "[="
+			 : rows[i].arg[0]	 ? " "
+						 : "",
+			 rows[i].arg);
+		if (rows[i].type == T_maybe) {
+			strncat(left, "]", sizeof(left) - strlen(left) - 1);
+		}
 		printf("  %-26s %s", left, rows[i].doc);
 		if (rows[i].def[0] && rows[i].type != T_flag) {
 			printf(" (default %s)", rows[i].def);
@@ -259,7 +268,7 @@ static int set(struct p9d_config *c, size_t row, const char *key, const char *va
 	if (rows[row].type == T_flag && value && !yes && strcmp(value, "no") != 0) {
 		return bad(key, value, "must be yes or no");
 	}
-	if (rows[row].type != T_flag && !value) {
+	if (rows[row].type != T_flag && rows[row].type != T_maybe && !value) {
 		return bad(key, "", "a value is missing");
 	}
 	switch ((enum opt_id)row) {
@@ -300,6 +309,13 @@ static int set(struct p9d_config *c, size_t row, const char *key, const char *va
 	case OPT_print_capabilities:
 		c->capabilities = yes;
 		return 0;
+	case OPT_takeover:
+		return set_text(&c->takeover, key, value ? value : "");
+	case OPT_control:
+		return set_text(&c->control, key, value);
+	case OPT_background:
+		c->background = yes;
+		return 0;
 	case OPT_help:
 		c->help = true;
 		return 0;
@@ -337,10 +353,11 @@ static int read_line(struct p9d_config *c, char *line, const char *path, int no)
 	}
 	snprintf(where, sizeof(where), "%s:%d: %.*s", path, no, (int)(len > 60 ? 60 : len), key);
 	int row = find_row(key, len);
-	if (row < 0 || row == OPT_help || row == OPT_version || row == OPT_config || row == OPT_print_capabilities) {
+	if (row < 0 || row == OPT_help || row == OPT_version || row == OPT_config || row == OPT_takeover ||
+	    row == OPT_print_capabilities) {
 		return bad(where, value, "unknown key; see p9d --help");
 	}
-	if (!*value && rows[row].type != T_flag) {
+	if (!*value && rows[row].type != T_flag && rows[row].type != T_maybe) {
 		return bad(where, value, "a value is missing");
 	}
 	return set(c, (size_t)row, where, *value ? value : NULL);
@@ -392,7 +409,7 @@ static int read_arg(struct p9d_config *c, int argc, char **argv, int *i)
 		return 2;
 	}
 	snprintf(shown, sizeof(shown), "--%s", rows[row].key);
-	if (rows[row].type != T_flag && !value) {
+	if (rows[row].type != T_flag && rows[row].type != T_maybe && !value) {
 		if (*i + 1 >= argc) {
 			return bad(shown, "", "a value is missing");
 		}
@@ -477,4 +494,6 @@ void p9d_config_free(struct p9d_config *c)
 	free(c->socket_path);
 	free(c->fd);
 	free(c->tag);
+	free(c->takeover);
+	free(c->control);
 }

@@ -233,7 +233,7 @@ static int listen_given(struct p9d_listener *l)
 }
 
 /* A device for a monitor: which tree it shows, under which tag. */
-static int listen_vhost(struct p9d_listener *l, const struct p9d_config *c)
+static int check_vhost(struct p9d_listener *l, const struct p9d_config *c)
 {
 	const char *only = l->addr.export;
 	if (!only[0] && c->nexports == 1) {
@@ -250,6 +250,14 @@ static int listen_vhost(struct p9d_listener *l, const struct p9d_config *c)
 		return fail(l->text, "a device needs a tag=TAG for the guest to mount");
 	}
 	l->vhost = (struct p9_vhost_conf){ l->addr.tag, l->addr.queues ? l->addr.queues : 1 };
+	return 0;
+}
+
+static int listen_vhost(struct p9d_listener *l, const struct p9d_config *c)
+{
+	if (check_vhost(l, c) < 0) {
+		return -1;
+	}
 	if (l->addr.in >= 0) {
 		return listen_given(l);
 	}
@@ -285,6 +293,26 @@ int p9d_listen(struct p9d_listener *l, const struct p9d_config *c, const char *t
 		return 0;
 	}
 	return l->source.fd < 0 ? -1 : 0;
+}
+
+int p9d_listen_inherited(struct p9d_listener *l, const struct p9d_config *c, const char *text, int fd)
+{
+	char why[256];
+	snprintf(l->text, sizeof(l->text), "%s", text);
+	l->source.fd = fd;
+	l->reserve_fd = -1;
+	l->inherited = true;
+	if (p9_addr_parse(&l->addr, text, why, sizeof(why)) < 0) {
+		return fail(text, why);
+	}
+	l->addr.in = l->addr.out = -1;
+	if (l->addr.kind == P9_ADDR_TCP) {
+		struct sockaddr_storage sa = { 0 };
+		socklen_t len = sizeof(sa);
+		bool known = getsockname(fd, (struct sockaddr *)&sa, &len) == 0;
+		return known && (c->insecure || is_loopback((struct sockaddr *)&sa)) ? 0 : fail(text, INSECURE);
+	}
+	return l->addr.kind == P9_ADDR_VHOST ? check_vhost(l, c) : 0;
 }
 
 int p9d_listen_passed(struct p9d_listener *l, const struct p9d_config *c, int fd)
@@ -457,6 +485,9 @@ int p9d_listen_start(struct p9d_listener *l, struct p9_server *srv)
 		l->source.ready = on_ready;
 		l->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 		return p9_loop_add(p9_server_loop(srv, 0), &l->source, EPOLLIN);
+	}
+	if (l->inherited) {
+		return 0; /* its connection is among those that were taken over */
 	}
 	struct p9_peer peer = { .kind = P9_PEER_FD };
 	struct ucred cr;

@@ -1,29 +1,31 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* main.c - p9d: from options to a running server, and back.
  *
- * Order: options, exports (their mounts need privileges), sockets, then threads. The main thread only waits for
- * signals; everything else happens on the server's threads.
+ * Order: options, what another p9d gives (takeover.c), exports (their mounts need privileges), sockets, then threads. The
+ * main thread only waits, for signals and for another p9d that takes over (control.c); everything else happens on the
+ * server's threads.
  */
 #include <errno.h>
 #include <linux/capability.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "base/log.h"
-#include "p9d/p9d.h"
+#include "p9d/handover.h"
 
 #define LISTEN_FDS_START 3
 #define STOP_MS 900 /* SIGTERM ends within a second */
+#define LINK_LOOK_MS 50
 
-static struct p9d_config conf;
-static struct p9d_listener listeners[P9D_LISTEN_MAX];
-static unsigned nlisteners;
+static struct p9d d = { .control = -1, .stop = -1, .ends = -1 };
 
 static void raise_descriptor_limit(void)
 {
@@ -38,33 +40,36 @@ static void raise_descriptor_limit(void)
 static void drop_fsetid(void)
 {
 	struct __user_cap_header_struct h = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct d[2];
+	struct __user_cap_data_struct c[2];
 	prctl(PR_CAPBSET_DROP, CAP_FSETID, 0, 0, 0);
-	if (syscall(SYS_capget, &h, d) == 0) {
-		d[0].effective &= ~(1u << CAP_FSETID);
-		d[0].permitted &= ~(1u << CAP_FSETID);
-		d[0].inheritable &= ~(1u << CAP_FSETID);
-		syscall(SYS_capset, &h, d);
+	if (syscall(SYS_capget, &h, c) == 0) {
+		c[0].effective &= ~(1u << CAP_FSETID);
+		c[0].permitted &= ~(1u << CAP_FSETID);
+		c[0].inheritable &= ~(1u << CAP_FSETID);
+		syscall(SYS_capset, &h, c);
 	}
 }
 
 static int decide_identity(void)
 {
 	bool root = geteuid() == 0;
-	conf.server.users = conf.identity ? strcmp(conf.identity, "users") == 0 : root;
-	if (conf.server.users && !root) {
+	d.conf.server.users = d.conf.identity ? strcmp(d.conf.identity, "users") == 0 : root;
+	if (d.conf.server.users && !root) {
 		fprintf(stderr, "p9d: --identity users: acting as other users needs root; --identity single works\n");
 		return 2;
 	}
 	return 0;
 }
 
-static int open_exports(struct p9_server *srv)
+static int open_exports(void)
 {
-	for (unsigned i = 0; i < conf.nexports; i++) {
-		struct p9d_export *e = &conf.exports[i];
+	for (unsigned i = 0; i < d.conf.nexports; i++) {
+		struct p9d_export *e = &d.conf.exports[i];
 		char why[512];
-		if (p9_local_open(&e->local, &e->root, why, sizeof(why)) < 0) {
+		if (d.from && p9d_old_root(&d.from->old, e) < 0) {
+			return 1;
+		}
+		if (!e->root && p9_local_open(&e->local, &e->root, why, sizeof(why)) < 0) {
 			fprintf(stderr, "p9d: --export %s: %s\n", e->name, why);
 			return 1;
 		}
@@ -80,12 +85,43 @@ static int open_exports(struct p9_server *srv)
 		if (!p9_local_contained(e->root) && !e->local.submounts) {
 			p9_log(P9_LOG_WARN, "export %s: nosub needs CAP_SYS_ADMIN and has no effect here", e->name);
 		}
-		if (p9_server_export(srv, &e->conf) < 0) {
+		if (p9_server_export(d.srv, &e->conf) < 0) {
 			fprintf(stderr, "p9d: --export %s: out of memory\n", e->name);
 			return 1;
 		}
 	}
+	return d.from ? p9d_old_check(&d.from->old) < 0 : 0;
+}
+
+/* Sockets that another p9d has had from a service manager: there is no other way to get them. */
+static int take_old_passed(struct p9d_old *old)
+{
+	for (unsigned i = 0; i < old->nlisteners && d.nlisteners < P9D_LISTEN_MAX; i++) {
+		struct p9d_old_listener *o = &old->listeners[i];
+		if (!o->passed || o->fd < 0) {
+			continue;
+		}
+		o->taken = true;
+		if (p9d_listen_passed(&d.listeners[d.nlisteners++], &d.conf, o->fd) < 0) {
+			return 1;
+		}
+		snprintf(d.listeners[d.nlisteners - 1].text, sizeof(o->text), "%s", o->text);
+	}
 	return 0;
+}
+
+static int open_listener(const char *text)
+{
+	struct p9d_old_listener *o = d.from ? p9d_old_listener(&d.from->old, text) : NULL;
+	struct p9d_listener *l = &d.listeners[d.nlisteners++];
+	if (!o) {
+		return p9d_listen(l, &d.conf, text) < 0;
+	}
+	o->taken = true;
+	l->file_inherited = o->unlink_path;
+	l->dev = o->dev;
+	l->ino = o->ino;
+	return p9d_listen_inherited(l, &d.conf, text, o->fd) < 0;
 }
 
 /* Sockets from a service manager: sd_listen_fds(3)'s protocol, a few lines of it. */
@@ -96,11 +132,11 @@ static int take_passed_sockets(void)
 		return 0;
 	}
 	int n = atoi(fds);
-	for (int i = 0; i < n && nlisteners < P9D_LISTEN_MAX; i++) {
-		if (p9d_listen_passed(&listeners[nlisteners], &conf, LISTEN_FDS_START + i) < 0) {
+	for (int i = 0; i < n && d.nlisteners < P9D_LISTEN_MAX; i++) {
+		if (p9d_listen_passed(&d.listeners[d.nlisteners], &d.conf, LISTEN_FDS_START + i) < 0) {
 			return 1;
 		}
-		nlisteners++;
+		d.nlisteners++;
 	}
 	unsetenv("LISTEN_PID");
 	unsetenv("LISTEN_FDS");
@@ -110,36 +146,29 @@ static int take_passed_sockets(void)
 static int open_listeners(void)
 {
 	char def[256];
-	if (take_passed_sockets() != 0) {
-		return 1;
+	int rc = d.from ? take_old_passed(&d.from->old) : 0;
+	rc = rc ? rc : take_passed_sockets();
+	for (unsigned i = 0; rc == 0 && i < d.conf.nlisten && d.nlisteners < P9D_LISTEN_MAX; i++) {
+		rc = open_listener(d.conf.listen[i]);
 	}
-	for (unsigned i = 0; i < conf.nlisten && nlisteners < P9D_LISTEN_MAX; i++) {
-		if (p9d_listen(&listeners[nlisteners], &conf, conf.listen[i]) < 0) {
-			return 1;
-		}
-		nlisteners++;
-	}
-	if (nlisteners == 0) {
+	if (rc == 0 && d.nlisteners == 0) {
 		p9_addr_default(def, sizeof(def));
-		if (p9d_listen(&listeners[nlisteners], &conf, def) < 0) {
-			return 1;
-		}
-		nlisteners++;
+		rc = open_listener(def);
 	}
-	return 0;
+	return rc;
 }
 
 static void close_listeners(void)
 {
-	for (unsigned i = 0; i < nlisteners; i++) {
-		p9d_listen_close(&listeners[i]);
+	for (unsigned i = 0; i < d.nlisteners; i++) {
+		p9d_listen_close(&d.listeners[i]);
 	}
 }
 
 static bool only_descriptors(void)
 {
-	for (unsigned i = 0; i < nlisteners; i++) {
-		if (listeners[i].passed || listeners[i].source.fd >= 0) {
+	for (unsigned i = 0; i < d.nlisteners; i++) {
+		if (d.listeners[i].passed || d.listeners[i].source.fd >= 0) {
 			return false;
 		}
 	}
@@ -149,8 +178,8 @@ static bool only_descriptors(void)
 /* How a user gets at it, on one line. */
 static void say_hello(void)
 {
-	const struct p9d_listener *l = &listeners[0];
-	const char *name = conf.nexports == 1 ? conf.exports[0].name : "/";
+	const struct p9d_listener *l = &d.listeners[0];
+	const char *name = d.conf.nexports == 1 ? d.conf.exports[0].name : "/";
 	if (l->addr.kind == P9_ADDR_UNIX && !l->passed) {
 		p9_log(P9_LOG_INFO,
 		       "sharing %s on %s; list: p9 -s %s ls; mount: mount -t 9p -o "
@@ -187,101 +216,160 @@ static void print_stats(struct p9_server *srv)
 	free(text);
 }
 
-static int wait_for_end(struct p9_server *srv, const sigset_t *set)
+/* Returns false when it is time to end. */
+static bool on_signal(void)
+{
+	struct signalfd_siginfo info;
+	if (read(d.stop, &info, sizeof(info)) != (ssize_t)sizeof(info)) {
+		return true;
+	}
+	if (info.ssi_signo == SIGUSR1) {
+		print_stats(d.srv);
+		return true;
+	}
+	p9_log(P9_LOG_INFO, "ending on %s", info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
+	return false;
+}
+
+static void wait_for_end(void)
 {
 	bool ends_with_link = only_descriptors();
-	struct timespec tick = { .tv_nsec = 50000000 };
-	for (;;) {
-		int sig = ends_with_link ? sigtimedwait(set, NULL, &tick) : sigwaitinfo(set, NULL);
-		if (sig == SIGUSR1) {
-			print_stats(srv);
-		} else if (sig == SIGTERM || sig == SIGINT) {
-			p9_log(P9_LOG_INFO, "ending on %s", sig == SIGTERM ? "SIGTERM" : "SIGINT");
-			return 0;
-		} else if (ends_with_link && sig < 0 && p9_server_conns(srv) == 0) {
-			return 0;
+	for (bool go_on = true; go_on;) {
+		struct pollfd p[2] = { { d.stop, POLLIN, 0 }, { d.control, POLLIN, 0 } };
+		int n = poll(p, 2, ends_with_link ? LINK_LOOK_MS : -1);
+		if (n > 0 && p[1].revents) {
+			p9d_control_ready(&d);
+		}
+		if (n > 0 && p[0].revents) {
+			go_on = on_signal();
+		} else if (ends_with_link && p9_server_conns(d.srv) == 0) {
+			go_on = false;
 		}
 	}
 }
 
-static int serve(struct p9_server *srv, const sigset_t *set)
+static int start_listeners(void)
 {
-	for (unsigned i = 0; i < conf.nexports; i++) {
-		p9_local_set_tree(conf.exports[i].root, NULL);
-	}
-	for (unsigned i = 0; i < nlisteners; i++) {
-		int rc = p9d_listen_start(&listeners[i], srv);
+	for (unsigned i = 0; i < d.nlisteners; i++) {
+		int rc = p9d_listen_start(&d.listeners[i], d.srv);
 		if (rc < 0) {
-			fprintf(stderr, "p9d: --listen %s: %s (%s)\n", listeners[i].text, p9_error_text((uint32_t)-rc),
-				p9_error_name((uint32_t)-rc));
+			fprintf(stderr, "p9d: --listen %s: %s (%s)\n", d.listeners[i].text,
+				p9_error_text((uint32_t)-rc), p9_error_name((uint32_t)-rc));
 			return 1;
 		}
 	}
-	int rc = p9_server_start(srv);
+	return 0;
+}
+
+/* With whatever another p9d has given: nothing moves before that one ends. */
+static int start_server(void)
+{
+	static const struct p9_patience at_once = { 1000, NULL, NULL };
+	char why[200];
+	int rc = p9_server_start(d.srv);
 	if (rc < 0) {
 		fprintf(stderr, "p9d: cannot start threads: %s (%s)\n", p9_error_text((uint32_t)-rc),
 			p9_error_name((uint32_t)-rc));
 		return 1;
 	}
-	say_hello();
-	rc = wait_for_end(srv, set);
-	/* the names go first, so that a new server can take them while we finish */
-	for (unsigned i = 0; i < nlisteners; i++) {
-		p9d_listen_unlink(&listeners[i]);
+	if (d.from) {
+		if (p9_server_freeze(d.srv, &at_once, why, sizeof(why)) < 0) {
+			p9d_takeover_fail(&d, why);
+		}
+		p9d_takeover_finish(&d);
+		p9_server_thaw(d.srv);
+	} else {
+		p9d_notify();
 	}
-	if (!p9_server_stop(srv, STOP_MS)) {
-		p9_log(P9_LOG_WARN, "some file system calls hang; ending without them");
-		_exit(rc);
-	}
-	return rc;
+	return 0;
 }
 
-static void prepare_process(sigset_t *set)
+static int serve(void)
 {
-	sigemptyset(set);
-	sigaddset(set, SIGTERM);
-	sigaddset(set, SIGINT);
-	sigaddset(set, SIGUSR1);
-	sigprocmask(SIG_BLOCK, set, NULL); /* threads inherit it: only the main thread takes them */
+	for (unsigned i = 0; i < d.conf.nexports; i++) {
+		p9_local_set_tree(d.conf.exports[i].root, NULL);
+	}
+	int rc = d.from ? 0 : start_listeners();
+	rc = rc ? rc : start_server();
+	if (rc) {
+		return rc;
+	}
+	p9d_control_open(&d);
+	say_hello();
+	p9d_tell_starter();
+	wait_for_end();
+	/* the names go first, so that a new server can take them while we finish */
+	p9d_control_close(&d);
+	for (unsigned i = 0; i < d.nlisteners; i++) {
+		p9d_listen_unlink(&d.listeners[i]);
+	}
+	if (!p9_server_stop(d.srv, STOP_MS)) {
+		p9_log(P9_LOG_WARN, "some file system calls hang; ending without them");
+		_exit(0);
+	}
+	return 0;
+}
+
+static int prepare_process(void)
+{
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	d.ends = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	sigaddset(&set, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &set, NULL); /* threads inherit it: only the main thread takes them */
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN);
 	umask(0); /* modes are the client's */
 	raise_descriptor_limit();
+	d.stop = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return d.stop < 0 || d.ends < 0 || p9_server_new(&d.conf.server, &d.srv) < 0 ? -1 : 0;
+}
+
+/* The one before us has its sockets still, and says nothing of ours. */
+static void leave_old(void)
+{
+	if (d.from) {
+		p9d_takeover_leave(&d);
+		p9d_old_close(&d.from->old, false);
+		p9_unpack_fini(&d.from->u);
+		free(d.from->fds);
+	}
 }
 
 int main(int argc, char **argv)
 {
-	sigset_t set;
-	struct p9_server *srv = NULL;
-	int rc = p9d_config_read(&conf, argc, argv);
-	if (rc == 0 && (conf.help || conf.version || conf.capabilities)) {
-		if (conf.capabilities) {
+	int rc = p9d_config_read(&d.conf, argc, argv);
+	if (rc == 0 && (d.conf.help || d.conf.version || d.conf.capabilities)) {
+		if (d.conf.capabilities) {
 			printf("{ \"type\": \"9p\", \"features\": [] }\n");
-		} else if (conf.help) {
+		} else if (d.conf.help) {
 			p9d_usage();
 		} else {
 			printf("p9d %s\n", P9_VERSION);
 		}
-		p9d_config_free(&conf);
+		p9d_config_free(&d.conf);
 		return 0;
 	}
 	rc = rc ? rc : decide_identity();
 	if (rc != 0) {
-		p9d_config_free(&conf);
+		p9d_config_free(&d.conf);
 		return rc;
 	}
-	prepare_process(&set);
-	if (p9_server_new(&conf.server, &srv) < 0) {
+	if ((d.conf.background && p9d_background() < 0) || prepare_process() < 0) {
 		fprintf(stderr, "p9d: out of memory or descriptors\n");
-		p9d_config_free(&conf);
+		p9d_config_free(&d.conf);
 		return 1;
 	}
-	rc = open_exports(srv);
+	rc = d.conf.takeover ? p9d_takeover_begin(&d) : 0;
+	rc = rc ? rc : open_exports();
 	rc = rc ? rc : open_listeners();
 	drop_fsetid();
-	rc = rc ? rc : serve(srv, &set);
+	rc = rc ? rc : serve();
 	close_listeners();
-	p9_server_free(srv);
-	p9d_config_free(&conf);
+	leave_old();
+	p9_server_free(d.srv);
+	p9d_config_free(&d.conf);
 	return rc;
 }

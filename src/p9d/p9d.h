@@ -32,8 +32,10 @@ struct p9d_listener {
 	} again;		/* out of descriptors: accepting goes on when it fires */
 	unsigned long dev, ino; /* of the socket file we made */
 	int reserve_fd;
-	bool unlink_path; /* unix: we made the file */
-	bool passed;	  /* from LISTEN_FDS */
+	bool unlink_path;    /* unix: we made the file */
+	bool passed;	     /* from LISTEN_FDS */
+	bool inherited;	     /* from the p9d before us */
+	bool file_inherited; /* and so was its file: not ours before the other has gone */
 	struct p9_vhost_conf vhost;
 };
 
@@ -45,8 +47,24 @@ struct p9d_config {
 	unsigned nlisten;
 	char *identity;
 	char *socket_path, *fd, *tag; /* of a device, as managers of monitors say it; NULL when they did not */
-	bool insecure, trace, help, version, capabilities, quick; /* quick: `p9d DIR` */
+	char *takeover; /* NULL: no; "": the only one there is; a pid, or the path of its private socket */
+	char *control;	/* path of ours; NULL for the usual one, "none" for none */
+	bool insecure, trace, help, version, capabilities, background, quick; /* quick: `p9d DIR` */
 	unsigned socket_mode;
+};
+
+struct p9d_takeover;
+/* A p9d. */
+struct p9d {
+	struct p9d_config conf;
+	struct p9d_listener listeners[P9D_LISTEN_MAX];
+	unsigned nlisteners;
+	struct p9_server *srv;
+	int stop, ends;		   /* signalfds, readable when a signal has come; when one has that ends us */
+	struct p9d_takeover *from; /* whom we take over from; NULL for nobody */
+	int control;		   /* the private socket where others can take over from us; -1 for none */
+	char control_path[108];
+	unsigned long control_dev, control_ino; /* of its file */
 };
 
 /* config.c: reads argv (and files it names). On error the text is printed; returns 0, or the exit code. */
@@ -56,8 +74,16 @@ void p9d_usage(void);
 /* listen.c */
 int p9d_listen(struct p9d_listener *l, const struct p9d_config *c, const char *text);
 int p9d_listen_passed(struct p9d_listener *l, const struct p9d_config *c, int fd);
+/* The socket for this address was another p9d's: opens nothing. fd -1: it has been a connection from the beginning. The
+ * socket file is not ours until the caller sets unlink_path, dev and ino. */
+int p9d_listen_inherited(struct p9d_listener *l, const struct p9d_config *c, const char *text, int fd);
 int p9d_listen_start(struct p9d_listener *l, struct p9_server *srv);
 void p9d_listen_unlink(struct p9d_listener *l);
 void p9d_listen_close(struct p9d_listener *l);
+/* notify.c: tells a service manager that we serve, and who we are: sd_notify(3)'s protocol. */
+void p9d_notify(void);
+/* Goes on in a process of its own; the one that was started waits until p9d_tell_starter() and then ends. Returns 0 there. */
+P9_MUST_USE int p9d_background(void);
+void p9d_tell_starter(void);
 
 #endif

@@ -14,8 +14,8 @@
 static bool full(struct p9_link *l)
 {
 	struct p9_conn *c = CONN(l);
-	return c->state >= CONN_RESET || c->inflight >= P9_INFLIGHT_MAX ||
-	       l->queued >= (size_t)P9_OUTQ_MSIZES * c->msize;
+	return c->state >= CONN_RESET || atomic_load_explicit(&c->srv->freezing, memory_order_relaxed) ||
+	       c->inflight >= P9_INFLIGHT_MAX || l->queued >= (size_t)P9_OUTQ_MSIZES * c->msize;
 }
 
 static int malformed(struct p9_conn *c, struct p9_req *r, int rc)
@@ -55,6 +55,19 @@ static int session_rules(struct p9_conn *c, struct p9_req *r)
 	return 0;
 }
 
+/* Requests that waited come first again when another process had the connection, and are to be known by their tags. */
+static uint64_t patience_of(struct p9_conn *c, uint16_t tag)
+{
+	for (unsigned i = 0; i < c->nagain; i++) {
+		if (c->again[i].tag == tag) {
+			uint64_t until = c->again[i].until;
+			c->again[i] = c->again[--c->nagain];
+			return until;
+		}
+	}
+	return 0;
+}
+
 static int on_frame(struct p9_link *l, const struct p9_frame *f)
 {
 	struct p9_conn *c = CONN(l);
@@ -66,6 +79,7 @@ static int on_frame(struct p9_link *l, const struct p9_frame *f)
 	c->hurried = false;
 	r->type = r->t.type;
 	r->tag = r->t.tag;
+	r->patience = c->nagain ? patience_of(c, r->tag) : 0;
 	r->bytes = f->owner;
 	r->ticket = f->ticket;
 	r->payload = f->payload;
@@ -109,8 +123,8 @@ static void begin_release(struct p9_job *job, struct p9_thread *self)
 	struct p9_fid *list = NULL;
 	(void)self;
 	for (uint32_t i = 0; i < c->fids.cap; i++) {
-		struct p9_fid *f = c->fids.slot[i];
-		if (f && (uintptr_t)f != 1) {
+		struct p9_fid *f = p9_fid_slot(&c->fids, i);
+		if (f) {
 			f->next = list;
 			list = f;
 		}
@@ -367,6 +381,7 @@ void p9_conn_free(struct p9_conn *c)
 	}
 	c->link->ops->free(c->link);
 	free(c->fids.slot);
+	free(c->again);
 	p9_conn_is_known(c);
 	atomic_fetch_sub(&c->srv->nconns, 1);
 	free(c);

@@ -29,6 +29,11 @@ static uint32_t hash(uint32_t id, uint32_t cap)
 	return (uint32_t)(id * multiplier >> 32) & (cap - 1);
 }
 
+struct p9_fid *p9_fid_slot(const struct p9_fidtab *t, uint32_t i)
+{
+	return t->slot[i] == TOMB ? NULL : t->slot[i];
+}
+
 struct p9_fid *p9_fid_find(const struct p9_fidtab *t, uint32_t id)
 {
 	if (t->cap == 0) {

@@ -8,6 +8,7 @@
 #ifndef P9_SERVER_INTERNAL_H
 #define P9_SERVER_INTERNAL_H
 #include <time.h>
+#include "base/gate.h"
 #include "base/log.h"
 #include "base/lock.h"
 #include "base/loop.h"
@@ -78,6 +79,8 @@ struct p9_fidtab {
 };
 /* Once, before there are any: makes it a secret which numbers share a place in the table. */
 void p9_fid_init(void);
+/* The i-th place of a table, NULL when there is no fid. */
+struct p9_fid *p9_fid_slot(const struct p9_fidtab *t, uint32_t i);
 struct p9_fid *p9_fid_find(const struct p9_fidtab *t, uint32_t id);
 /* A new fid in the table. -P9_EMFILE, -P9_ENFILE at the caps, -P9_ENOMEM. */
 int p9_fid_add(struct p9_conn *conn, uint32_t id, struct p9_fid **out);
@@ -131,6 +134,7 @@ struct p9_req {
 	int rc;
 	uint64_t began; /* ticks */
 	uint64_t wait_until;
+	uint64_t patience; /* it has waited before, in another process: until when it does */
 	/* what run hands to done */
 	struct p9_node *node;
 	struct p9_file *file;
@@ -219,7 +223,15 @@ struct p9_conn {
 	struct p9_volume *release_for; /* whose fids the job is at */
 	struct p9_fid *doomed;	       /* fids of an ended session, for the job that releases them */
 	uint64_t requests;
+	/* requests that waited when another process had this connection, and will come again: until when they wait */
+	struct p9_again {
+		uint64_t until;
+		uint16_t tag;
+	} * again;
+	unsigned nagain;
 };
+/* How many of its requests wait for a lock. */
+unsigned p9_conn_waiting(const struct p9_conn *c);
 static inline struct p9_link *p9_link_of(struct p9_conn *c)
 {
 	return c->link;
@@ -247,7 +259,7 @@ struct p9_shard {
 	struct p9_conn *resume; /* connections that can go on with messages that have come */
 	struct p9_req *lock_waits;
 	struct p9_timer lock_timer, flush_timer;
-	struct p9_job lock_job, end_job;
+	struct p9_job lock_job, end_job, hold_job;
 	_Atomic bool lock_posted;
 	uint64_t last_tick; /* end of the last request: the beginning of the next in a batch */
 	struct p9_opstat stat[128];
@@ -268,6 +280,13 @@ P9_MUST_USE bool p9_sources_enter(struct p9_sources *t, const struct p9_peer *pe
 /* One of them has attached, or ended before. */
 void p9_sources_leave(struct p9_sources *t, const struct p9_peer *peer);
 
+/* ---- pause.c ---- */
+struct p9_hold {
+	struct p9_gate gate;
+	bool holding;
+	unsigned held; /* loops that stand still */
+};
+
 struct p9_server {
 	struct p9_server_config conf;
 	struct p9_crew crew;
@@ -286,6 +305,9 @@ struct p9_server {
 	struct p9_log_rate comings, complaints; /* lines that peers cause by coming, going and asking wrongly */
 	bool started;
 	_Atomic bool stopping;
+	_Atomic bool freezing; /* no message is taken, no lock tried again */
+	struct p9_hold hold;
+	uint64_t frozen_at;  /* ms */
 	uint64_t tick0, ns0; /* both clocks at the start: the rate of one in the other */
 };
 /* A clock for latencies, in ticks of about a nanosecond or less: two of them per request must not be felt. */
@@ -323,6 +345,8 @@ void p9_lock_drop_fid(struct p9_conn *conn, const struct p9_fid *f);
 /* Ends the waiting of all of a connection, with status BLOCKED. */
 void p9_lock_hurry(struct p9_conn *conn);
 void p9_lock_shard_init(struct p9_shard *sh);
+/* Looks after those that wait again, after a pause. */
+void p9_lock_arm(struct p9_shard *sh);
 
 /* ---- the operations ---- */
 #define P9_OP_LIST(X) \

@@ -44,7 +44,7 @@ static int lock_run(struct p9_req *r, struct p9_caller *c)
 	return rc == -P9_EAGAIN ? 0 : rc;
 }
 
-static void arm(struct p9_shard *sh)
+void p9_lock_arm(struct p9_shard *sh)
 {
 	if (sh->lock_waits && !sh->lock_timer.slot) {
 		p9_timer_set(&sh->loop.timers, &sh->lock_timer, sh->loop.now + LOCK_POLL_MS);
@@ -62,7 +62,7 @@ void p9_lock_enqueue(struct p9_req *r)
 	r->wait_next = *p;
 	*p = r;
 	r->state = REQ_WAITING;
-	arm(sh);
+	p9_lock_arm(sh);
 }
 
 static void unlink_wait(struct p9_req *r)
@@ -132,7 +132,7 @@ static int lock_done(struct p9_req *r)
 		if (conn->lock_waits >= P9_LOCKWAIT_MAX || conn->srv->conf.lock_wait == 0) {
 			return 0;
 		}
-		r->wait_until = now + 1000ull * conn->srv->conf.lock_wait;
+		r->wait_until = r->patience ? r->patience : now + 1000ull * conn->srv->conf.lock_wait;
 		conn->lock_waits++;
 		atomic_fetch_add(&conn->srv->lock_waiters, 1);
 	}
@@ -170,6 +170,9 @@ const struct p9_op p9_op_getlock = { getlock_start, getlock_run, NULL, NULL, fal
 static void retry_all(struct p9_shard *sh)
 {
 	struct p9_req *list = sh->lock_waits;
+	if (atomic_load(&sh->srv->freezing)) {
+		return; /* they wait where they are, for us or for another process */
+	}
 	sh->lock_waits = NULL;
 	while (list) {
 		struct p9_req *r = list;

@@ -67,6 +67,7 @@ int p9_server_new(const struct p9_server_config *conf, struct p9_server **out)
 	srv->conf = *conf;
 	srv->nshards = conf->loops ? conf->loops : cpus > LOOPS_MAX ? LOOPS_MAX : cpus > 0 ? (unsigned)cpus : 1;
 	atomic_store(&p9_fd_budget, descriptor_budget());
+	p9_gate_init(&srv->hold.gate);
 	srv->admin.max = ADMIN_MAX;
 	srv->list.srv = srv;
 	p9_fid_init();
@@ -267,6 +268,7 @@ void p9_server_free(struct p9_server *srv)
 	}
 	p9_synth_free(srv->list_tree);
 	p9_sources_fini(&srv->sources);
+	p9_gate_fini(&srv->hold.gate);
 	free(srv->shards);
 	free(srv->loops);
 	free(srv->exports);

@@ -393,7 +393,7 @@ static void free_stream(struct p9_link *l)
 	{ \
 		.reserve = p9_stream_reserve, .commit = p9_stream_commit, .keep = p9_stream_keep, \
 		.send_room = p9_stream_send_room, .send_file = (file), .process = process, .flush = p9_stream_flush, \
-		.start = start, .stop = stop, .free = free_stream \
+		.start = start, .stop = stop, .free = free_stream, .quiet = p9_stream_quiet, .pack = p9_stream_pack \
 	}
 static const struct p9_link_ops ops_file = OPS(p9_stream_send_file), ops_copy = OPS(NULL);
 

@@ -50,7 +50,10 @@ p9_link_make p9_stream_fd_make;
 /* The same over `io`. */
 struct p9_link *p9_stream_make(struct p9_loop *loop, int in, int out, const struct p9_stream_io *io);
 
-/* ---- between the two files of this transport ---- */
+/* A stream that another process has packed. */
+p9_link_unpack p9_stream_unpack;
+
+/* ---- between the files of this transport ---- */
 void p9_seg_drop(struct p9_stream *s);
 int p9_stream_reserve(struct p9_link *l, void *ticket, size_t headlen, size_t payload, bool flat, struct p9_room *room);
 void p9_stream_commit(struct p9_link *l, const struct p9_room *room, size_t n);
@@ -61,5 +64,7 @@ void p9_stream_flush(struct p9_link *l);
 void p9_stream_arm(struct p9_stream *s, bool worked);
 void p9_stream_end(struct p9_stream *s, int why, const char *text);
 void p9_stream_watch(struct p9_stream *s);
+bool p9_stream_quiet(const struct p9_link *l, unsigned undone);
+void p9_stream_pack(struct p9_link *l, struct p9_pack *p, const struct p9_undone *undone, unsigned n);
 
 #endif

@@ -40,6 +40,7 @@ class Rig:
         self.server = None
         self.address = None
         self.pauses = None
+        self.argv = self.successors = None
 
     def start(self, name, argv, **options):
         child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True, **options)
@@ -87,6 +88,9 @@ class Rig:
             if args.transport == "vhost":
                 for tag in TAGS:
                     argv += ["-l", "vhost-user:%s/vu-%s,tag=%s" % (args.work, tag, tag)]
+        if args.takeover:
+            argv += ["--control", args.work]
+        self.argv = argv
         log = open(self.base + ".server", "wb")
         self.server = self.start("server", argv, stdout=log, stderr=log)
         for _ in range(100):
@@ -193,6 +197,27 @@ class Rig:
         log = open(self.base + ".qemu", "wb")
         return self.start("qemu", argv, stdout=log, stderr=log)
 
+    def take_over_again_and_again(self, guest):
+        """A p9d that goes on in the place of the one that serves, every few seconds, whatever the guest does meanwhile."""
+        count, name = 0, self.args.transport + "/takeover"
+        while guest.poll() is None:
+            time.sleep(self.args.takeover)
+            with open(self.base + ".server", "ab") as log:
+                new = self.start("server", [*self.argv, "--takeover=%d" % self.server.pid], stdout=log, stderr=log)
+            deadline = time.monotonic() + 40
+            while self.server.poll() is None and new.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+            if new.poll() is not None or self.server.poll() != 0:
+                self.fail("%s: after %d: the old one ended with %s, the new one with %s"
+                          % (name, count, self.server.poll(), new.poll()))
+                return
+            self.server = new
+            count += 1
+        if count > 3:
+            self.ok("%s: %d p9d, one after the other" % (name, count))
+        else:
+            self.fail("%s: only %d" % (name, count))
+
     def pause_now_and_then(self, guest):
         """Stops the guest for a moment, again and again, whatever it is doing: its rings stop with it."""
         pauses = 0
@@ -292,6 +317,9 @@ class Rig:
                 for key, value in env.items():
                     out.write("%s=%s\n" % (key, shlex.quote(value)))
             guest = self.start_guest()
+            if args.takeover and self.server:
+                self.successors = threading.Thread(target=self.take_over_again_and_again, args=(guest,), daemon=True)
+                self.successors.start()
             if not self.watch(guest):
                 self.fail("%s/guest: ended without its marker" % args.transport)
                 self.show_tails()
@@ -302,6 +330,8 @@ class Rig:
                 if guest_alive:
                     os.killpg(guest.pid, signal.SIGKILL)
                     guest.wait()
+                if self.successors:
+                    self.successors.join(60)
                 self.finish_server(fds)
         except (RuntimeError, OSError, subprocess.SubprocessError, ValueError) as error:
             self.fail("%s/rig: %s" % (args.transport, error))
@@ -347,6 +377,7 @@ def main():
         parser.add_argument("--" + name, required=True)
     parser.add_argument("--timeout", type=int, required=True)
     parser.add_argument("--qemu", default="qemu-system-x86_64")
+    parser.add_argument("--takeover", type=float, default=0)
     rig = Rig(parser.parse_args())
 
     def stop(signum, _frame):

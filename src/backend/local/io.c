@@ -40,7 +40,7 @@ static int open_flags(uint32_t p9)
 	return flags;
 }
 
-static int file_new(struct lnode *n, struct lfd *io, uint32_t flags, struct p9_file **out)
+int lfile_new(struct lnode *n, struct lfd *io, uint32_t flags, struct p9_file **out)
 {
 	struct lfile *f = calloc(1, sizeof(*f));
 	if (!f) {
@@ -98,7 +98,7 @@ int local_open(struct p9_caller *c, struct p9_node *base, uint32_t flags, struct
 		close(fd);
 		return -P9_ENOMEM;
 	}
-	rc = file_new(n, io, flags, out);
+	rc = lfile_new(n, io, flags, out);
 	if (rc < 0) {
 		lfd_put(io);
 	}
@@ -181,7 +181,7 @@ int local_create(struct p9_caller *c, struct p9_node *dir, const struct p9_tlcre
 	*qid = lqid_of(&st);
 	n->parent = lfd_get(d->self);
 	n->shared_fd = true;
-	rc = file_new(n, io, m->flags, out);
+	rc = lfile_new(n, io, m->flags, out);
 	if (rc < 0) {
 		lfd_put(io);
 	}

@@ -54,6 +54,9 @@ struct lfile {
 
 /* root.c */
 extern int lprocfd; /* the directory of this process's descriptors */
+int lprocfd_open(char *err, size_t cap);
+/* A root of a descriptor, which it takes over when it succeeds. Returns 0 or -P9_Exxx. */
+int lroot_new(const struct p9_local_config *conf, struct lfd *self, const struct statx *st, struct lroot **out);
 struct lfd *lfd_new(int fd);
 struct lfd *lfd_get(struct lfd *l);
 int lfd_put(struct lfd *l);
@@ -77,6 +80,15 @@ bool lident_may_gid(const struct p9_cred *cred, uint32_t gid);
 /* lock.c */
 struct llocks *llocks_new(void);
 void llocks_free(struct llocks *l);
+void llocks_pack(void *root, struct p9_pack *p);
+void llocks_unpack(void *root, struct p9_unpack *u);
+/* io.c: takes the reference to `io` over when it succeeds. */
+int lfile_new(struct lnode *n, struct lfd *io, uint32_t flags, struct p9_file **out);
+/* handover.c */
+void local_pack_node(struct p9_node *n, struct p9_pack *p);
+struct p9_node *local_unpack_node(void *root, struct p9_unpack *u);
+void local_pack_file(struct p9_file *f, struct p9_pack *p);
+struct p9_file *local_unpack_file(void *root, struct p9_unpack *u);
 /* node.c */
 extern pthread_mutex_t lnames_lock;
 int lnode_new(struct lnode *from, struct lfd *self, const struct statx *st, struct p9_str name, struct lnode **out);

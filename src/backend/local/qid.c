@@ -8,6 +8,7 @@
  * version mixes ctime, mtime and size: it changes when content or metadata do (as finely as the file system's clock).
  */
 #include <stdlib.h>
+#include "base/pack.h"
 #include "backend/local/local.h"
 
 #define INO_BITS 48
@@ -140,4 +141,83 @@ struct p9_qid lqid_of(const struct statx *st)
 	return (struct p9_qid){ .type = lqid_type(st->stx_mode),
 				.version = (uint32_t)v,
 				.path = lqid_path(st->stx_dev_major, st->stx_dev_minor, st->stx_ino) };
+}
+
+void p9_local_pack_ids(struct p9_pack *p)
+{
+	pthread_mutex_lock(&lock);
+	unsigned n = atomic_load(&ndevs);
+	p9_pack_number(p, n);
+	for (unsigned i = 0; i < n; i++) {
+		p9_pack_number(p, devs[i]);
+	}
+	p9_pack_number(p, map_n);
+	for (uint64_t i = 0; i < map_cap; i++) {
+		if (map[i].ino) {
+			p9_pack_number(p, map[i].dev);
+			p9_pack_number(p, map[i].ino);
+			p9_pack_number(p, map_number[i]);
+		}
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+/* A place for one more inode; its number comes from who met it first. Under the lock. */
+static void adopt(struct entry e, uint64_t number, struct p9_unpack *u)
+{
+	if (map_n * 2 >= map_cap && !grow_map()) {
+		p9_unpack_fail(u, "out of memory");
+		return;
+	}
+	uint64_t h = mix(e.ino ^ mix(e.dev)) & (map_cap - 1);
+	while (map[h].ino && (map[h].ino != e.ino || map[h].dev != e.dev)) {
+		h = (h + 1) & (map_cap - 1);
+	}
+	if (map[h].ino) {
+		p9_unpack_fail(u, "an inode has two numbers");
+		return;
+	}
+	map[h] = e;
+	map_number[h] = number;
+	map_n++;
+}
+
+void p9_local_unpack_ids(struct p9_unpack *u)
+{
+	unsigned n = (unsigned)p9_unpack_number(u, DEVS_MAX);
+	for (unsigned i = 0; i < n && !p9_unpack_bad(u); i++) {
+		uint64_t dev = p9_unpack_number(u, UINT64_MAX);
+		if (!p9_unpack_bad(u) && dev_index(dev) != i) {
+			p9_unpack_fail(u, "a device has two numbers");
+		}
+	}
+	uint64_t inodes = p9_unpack_number(u, UINT32_MAX);
+	pthread_mutex_lock(&lock);
+	if (map_n) {
+		p9_unpack_fail(u, "inodes have numbers already");
+	}
+	for (uint64_t i = 0; i < inodes && !p9_unpack_bad(u); i++) {
+		struct entry e;
+		e.dev = p9_unpack_number(u, UINT64_MAX);
+		e.ino = p9_unpack_number(u, UINT64_MAX);
+		uint64_t number = p9_unpack_number(u, inodes);
+		if (!p9_unpack_bad(u) && e.ino && number) {
+			adopt(e, number, u);
+		} else {
+			p9_unpack_fail(u, "an inode without a number");
+		}
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+void p9_local_forget_ids(void)
+{
+	pthread_mutex_lock(&lock);
+	atomic_store(&ndevs, 0);
+	free(map);
+	free(map_number);
+	map = NULL;
+	map_number = NULL;
+	map_cap = map_n = 0;
+	pthread_mutex_unlock(&lock);
 }

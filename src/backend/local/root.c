@@ -106,50 +106,68 @@ bool lmagic_fs(int fd)
 	return fstatfs(fd, &fs) == 0 && (fs.f_type == PROC_SUPER_MAGIC || fs.f_type == SYSFS_MAGIC);
 }
 
-int p9_local_open(const struct p9_local_config *conf, struct lroot **out, char *err, size_t cap)
+int lprocfd_open(char *err, size_t cap)
 {
-	struct statx st = { 0 };
 	if (lprocfd < 0 && (lprocfd = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0) {
 		snprintf(err, cap, "/proc/self/fd: %s; p9d needs /proc", p9_error_text((uint32_t)p9_hosterr(errno)));
 		return p9_err();
 	}
+	return 0;
+}
+
+int lroot_new(const struct p9_local_config *conf, struct lfd *self, const struct statx *st, struct lroot **out)
+{
 	struct lroot *r = calloc(1, sizeof(*r));
-	if (!r) {
+	struct llocks *locks = llocks_new();
+	if (!r || !locks) {
+		llocks_free(locks);
+		free(r);
 		return -P9_ENOMEM;
 	}
 	r->conf = *conf;
+	r->locks = locks;
+	r->self = self;
+	r->major = st->stx_dev_major;
+	r->minor = st->stx_dev_minor;
+	r->ino = st->stx_ino;
+	r->sendable = pages_can_be_sent(self->fd);
+	lqid_path(r->major, r->minor, r->ino); /* the first device keeps its inode numbers */
+	*out = r;
+	return 0;
+}
+
+int p9_local_open(const struct p9_local_config *conf, struct lroot **out, char *err, size_t cap)
+{
+	struct statx st = { 0 };
+	int rc = lprocfd_open(err, cap);
+	if (rc < 0) {
+		return rc;
+	}
 	int fd = clone_mount(conf);
-	r->cloned = fd >= 0;
+	bool cloned = fd >= 0;
 	if (fd < 0) {
 		fd = open(conf->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	}
-	int rc = fd < 0 ? p9_err() : lstat_fd(fd, &st);
+	rc = fd < 0 ? p9_err() : lstat_fd(fd, &st);
 	if (rc == 0 && !S_ISDIR(st.stx_mode)) {
 		rc = -P9_ENOTDIR;
 	}
 	if (rc == 0 && lmagic_fs(fd)) {
 		rc = -P9_EPERM;
 	}
-	r->locks = llocks_new();
-	if (rc == 0 && (!r->locks || !(r->self = lfd_new(fd)))) {
-		rc = -P9_ENOMEM;
-	}
+	struct lfd *self = rc == 0 ? lfd_new(fd) : NULL;
+	rc = rc < 0 ? rc : !self ? -P9_ENOMEM : lroot_new(conf, self, &st, out);
 	if (rc < 0) {
 		snprintf(err, cap, "%s: %s (%s)%s", conf->path, p9_error_text((uint32_t)-rc),
 			 p9_error_name((uint32_t)-rc), rc == -P9_EPERM ? "; procfs and sysfs are not exported" : "");
-		if (fd >= 0) {
+		if (self) {
+			lfd_put(self);
+		} else if (fd >= 0) {
 			close(fd);
 		}
-		llocks_free(r->locks);
-		free(r);
 		return rc;
 	}
-	r->major = st.stx_dev_major;
-	r->minor = st.stx_dev_minor;
-	r->ino = st.stx_ino;
-	r->sendable = pages_can_be_sent(fd);
-	lqid_path(r->major, r->minor, r->ino); /* the first device keeps its inode numbers */
-	*out = r;
+	(*out)->cloned = cloned;
 	return 0;
 }
 
@@ -251,4 +269,10 @@ const struct p9_backend p9_local = {
 	.unlock_fid = local_unlock_fid,
 	.close = local_close,
 	.free_node = local_free_node,
+	.pack_node = local_pack_node,
+	.unpack_node = local_unpack_node,
+	.pack_file = local_pack_file,
+	.unpack_file = local_unpack_file,
+	.pack_locks = llocks_pack,
+	.unpack_locks = llocks_unpack,
 };

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* synth.c - directories, portals and computed files in memory. Read-only; immutable once served, so no locks.
  *
- * Inode numbers count up as the tree is built, under device index 0xfffe, which no real device gets (local/qid.c).
+ * An inode number is a hash of the path, under device index 0xfffe, which no real device gets (local/qid.c): the same in
+ * every p9d that has the same names in its tree, whatever else is there.
  */
 #include <dirent.h>
 #include <stdlib.h>
@@ -9,10 +10,13 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include "base/pack.h"
 #include "p9/codec.h"
 #include "p9/synth.h"
 
 #define SYNTH_PATH(n) (0xfffeull << 48 | (n))
+#define INO_MASK ((UINT64_C(1) << 48) - 1)
+#define ROOT_INO 1u
 #define FILE_TEXT_MAX 65536u
 
 struct snode {
@@ -25,7 +29,6 @@ struct snode {
 };
 struct p9_synth {
 	struct snode *root;
-	uint64_t last_ino;
 	time_t born;
 };
 struct sfile {
@@ -36,7 +39,17 @@ struct sfile {
 
 #define SNODE(n) ((struct snode *)(n))
 
-static struct snode *new_node(struct p9_synth *s, struct snode *parent, const char *name, size_t len)
+/* FNV-1a, with a slash before each name. */
+static uint64_t hash(uint64_t h, const char *name, size_t len)
+{
+	h = (h ^ '/') * 0x100000001b3ull;
+	for (size_t i = 0; i < len; i++) {
+		h = (h ^ (uint8_t)name[i]) * 0x100000001b3ull;
+	}
+	return h & INO_MASK;
+}
+
+static struct snode *new_node(struct snode *parent, const char *name, size_t len)
 {
 	struct snode *n = calloc(1, sizeof(*n));
 	if (!n || len > P9_NAMEMAX) {
@@ -46,9 +59,9 @@ static struct snode *new_node(struct p9_synth *s, struct snode *parent, const ch
 	atomic_init(&n->base.refs, 1);
 	n->base.be = &p9_synth;
 	n->base.qtype = P9_QTDIR;
-	n->ino = ++s->last_ino;
 	n->parent = parent ? parent : n;
 	memcpy(n->name, name, len);
+	n->ino = parent ? hash(parent->ino, name, len) : ROOT_INO;
 	if (parent) {
 		struct snode **p = &parent->child;
 		while (*p) {
@@ -66,7 +79,7 @@ int p9_synth_new(struct p9_synth **out)
 		return -P9_ENOMEM;
 	}
 	s->born = time(NULL);
-	s->root = new_node(s, NULL, "", 0);
+	s->root = new_node(NULL, "", 0);
 	if (!s->root) {
 		free(s);
 		return -P9_ENOMEM;
@@ -110,7 +123,7 @@ static int make(struct p9_synth *s, const char *path, struct snode **out)
 		if (len > 0 && !(len == 1 && path[0] == '.')) { /* "./a" is a */
 			struct snode *n = find(at, path, len);
 			fresh = !n;
-			n = n ? n : new_node(s, at, path, len);
+			n = n ? n : new_node(at, path, len);
 			if (!n) {
 				return -P9_ENOMEM;
 			}
@@ -285,6 +298,75 @@ static void synth_free_node(struct p9_node *n)
 	(void)n;
 }
 
+/* ---- for another process: a node is its path ---- */
+#define DEPTH_MAX 64
+
+static void synth_pack_node(struct p9_node *base, struct p9_pack *p)
+{
+	const struct snode *way[DEPTH_MAX], *n = SNODE(base);
+	unsigned depth = 0;
+	for (; n->parent != n && depth < DEPTH_MAX; n = n->parent) {
+		way[depth++] = n;
+	}
+	if (n->parent != n) {
+		p9_pack_fail(p, "the directory of exports is too deep");
+	}
+	p9_pack_number(p, depth);
+	while (depth > 0) {
+		p9_pack_text(p, way[--depth]->name);
+	}
+}
+
+static struct p9_node *synth_unpack_node(void *root, struct p9_unpack *u)
+{
+	struct snode *n = ((struct p9_synth *)root)->root;
+	unsigned depth = (unsigned)p9_unpack_number(u, DEPTH_MAX);
+	for (unsigned i = 0; i < depth && !p9_unpack_bad(u); i++) {
+		char name[P9_NAMEMAX + 1];
+		p9_unpack_text(u, name, sizeof(name));
+		struct snode *next = find(n, name, strlen(name));
+		if (!next) {
+			p9_unpack_fail(u, "a client is in \"%s\" of the list of exports, and that is gone", name);
+			return NULL;
+		}
+		n = next;
+	}
+	return p9_unpack_bad(u) ? NULL : p9_node_get(&n->base);
+}
+
+static void synth_pack_file(struct p9_file *base, struct p9_pack *p)
+{
+	const struct sfile *f = (const struct sfile *)base;
+	synth_pack_node(base->node, p);
+	p9_pack_number(p, base->flags);
+	p9_pack_bytes(p, f->text, f->len);
+}
+
+static struct p9_file *synth_unpack_file(void *root, struct p9_unpack *u)
+{
+	size_t n;
+	struct p9_node *node = synth_unpack_node(root, u);
+	uint32_t flags = (uint32_t)p9_unpack_number(u, UINT32_MAX);
+	const uint8_t *text = p9_unpack_bytes(u, FILE_TEXT_MAX, &n);
+	struct sfile *f = calloc(1, sizeof(*f) + n);
+	if (p9_unpack_bad(u) || !node || !f) {
+		p9_unpack_fail(u, "out of memory");
+		p9_node_put(node);
+		free(f);
+		return NULL;
+	}
+	atomic_init(&f->base.refs, 1);
+	f->base.be = &p9_synth;
+	f->base.node = node;
+	f->base.flags = flags;
+	f->base.fd = -1;
+	f->len = n;
+	if (n) {
+		memcpy(f->text, text, n);
+	}
+	return &f->base;
+}
+
 const struct p9_backend p9_synth = {
 	.name = "synth",
 	.attach = synth_attach,
@@ -296,4 +378,8 @@ const struct p9_backend p9_synth = {
 	.readdir = synth_readdir,
 	.close = synth_close,
 	.free_node = synth_free_node,
+	.pack_node = synth_pack_node,
+	.unpack_node = synth_unpack_node,
+	.pack_file = synth_pack_file,
+	.unpack_file = synth_unpack_file,
 };

@@ -10,6 +10,7 @@
  * anybody else (control.c waits for that); a reply is never longer than its chain has room, and never comes in part.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -48,87 +49,6 @@ void p9_vhost_end(struct p9_vhost *v, int why, const char *text)
 		v->link.broken = true;
 		v->link.user->closed(&v->link, why, text);
 	}
-}
-
-/* ---- rings ---- */
-int p9_vqueue_run(struct p9_vqueue *q)
-{
-	struct p9_vhost *v = q->dev;
-	struct p9_vring_layout l = p9_vring_layout(q->num, 4);
-	struct p9_vdev_conf c = { .ring = { .num = q->num,
-					    .desc = p9_vmem_user(v->mem, q->desc, l.avail),
-					    .avail = p9_vmem_user(v->mem, q->avail, 6 + 2 * (uint64_t)q->num),
-					    .used = p9_vmem_user(v->mem, q->used, 6 + 8 * (uint64_t)q->num) },
-				  .mem = &v->mem->space,
-				  .features = v->features,
-				  .base = q->base,
-				  .most = UINT32_MAX };
-	if (!c.ring.desc || !c.ring.avail || !c.ring.used) {
-		return -P9_EFAULT;
-	}
-	c.used = p9_vring_ok(&c.ring) ? p9_vload16(&c.ring.used->idx) : 0;
-	int rc = p9_vdev_init(&q->ring, &c);
-	if (rc < 0) {
-		return rc;
-	}
-	p9_vmem_put(q->mem); /* chains that are still out hold what they point to themselves */
-	q->mem = p9_vmem_get(v->mem);
-	q->running = true;
-	q->inflight = p9_inflight_of(&v->area, (unsigned)(q - v->queues), q->num);
-	if (q->nchains == 0) {
-		free(q->orphans);
-		q->orphan = 0;
-		q->norphans = p9_inflight_orphans(q->inflight, q->num, c.used, &q->orphans);
-	}
-	if (q->nchains == 0 && q->inflight) { /* the books know better than a monitor that saw us die */
-		q->ring.last_avail = (uint16_t)(c.used + q->norphans);
-	}
-	return 0;
-}
-
-void p9_vqueue_stop(struct p9_vqueue *q)
-{
-	if (!q->running) {
-		return;
-	}
-	p9_vqueue_signal(q, false);
-	q->base = q->ring.last_avail;
-	if (q->nchains == 0) { /* else the last of them lets go of it */
-		p9_vmem_put(q->mem);
-		q->mem = NULL;
-	}
-	q->running = false;
-}
-
-void p9_vqueue_break(struct p9_vqueue *q, const char *why)
-{
-	uint64_t one = 1;
-	p9_log(P9_LOG_WARN, "vhost-user %s: queue %u is stopped: %s", q->dev->conf.tag, (unsigned)(q - q->dev->queues),
-	       why);
-	p9_vdev_stop(&q->ring, why);
-	q->broken = true;
-	if (q->err >= 0 && write(q->err, &one, sizeof(one)) < 0) {
-		return; /* told already */
-	}
-}
-
-void p9_vqueue_drop_kick(struct p9_vqueue *q)
-{
-	if (q->kick.fd >= 0) {
-		p9_loop_del(q->dev->loop, &q->kick);
-		close(q->kick.fd);
-		q->kick.fd = -1;
-	}
-}
-
-void p9_vqueue_signal(struct p9_vqueue *q, bool anyway)
-{
-	uint64_t one = 1;
-	bool wanted = q->running && p9_vdev_publish(&q->ring);
-	if ((wanted || q->signal || anyway) && q->call >= 0 && write(q->call, &one, sizeof(one)) < 0) {
-		q->signal = false; /* the counter is full: the driver has more to look at than it can count */
-	}
-	q->signal = q->dirty = false;
 }
 
 /* ---- chains ---- */
@@ -376,6 +296,16 @@ static int next_message(struct p9_vqueue *q, struct p9_frame *f)
 	return 1;
 }
 
+uint16_t p9_vchain_head(const void *ticket)
+{
+	return ((const struct p9_chain *)ticket)->head;
+}
+
+const struct p9_vqueue *p9_vchain_queue(const void *ticket)
+{
+	return ((const struct p9_chain *)ticket)->q;
+}
+
 /* ---- the link ---- */
 static void flush(struct p9_link *l)
 {
@@ -496,10 +426,16 @@ static int kicked(struct p9_source *s, uint32_t events)
 	return q->running && !q->dev->link.broken ? p9_vhost_process(&q->dev->link) : 0;
 }
 
+/* Kicks are there already when another process has begun. */
 static int start(struct p9_link *l)
 {
-	l->reading = true;
-	return p9_loop_add(VHOST(l)->loop, &VHOST(l)->ctl, EPOLLIN | EPOLLRDHUP);
+	struct p9_vhost *v = VHOST(l);
+	int rc = p9_loop_add(v->loop, &v->ctl, EPOLLIN | EPOLLRDHUP);
+	for (unsigned i = 0; rc == 0 && i < v->nqueues; i++) {
+		rc = v->queues[i].kick.fd < 0 ? 0 : p9_loop_add(v->loop, &v->queues[i].kick, EPOLLIN | EPOLLET);
+	}
+	l->reading = rc == 0;
+	return rc;
 }
 
 static void stop(struct p9_link *l)
@@ -555,7 +491,9 @@ static const struct p9_link_ops ops = { .reserve = reserve,
 					.flush = flush,
 					.start = start,
 					.stop = stop,
-					.free = free_vhost };
+					.free = free_vhost,
+					.quiet = p9_vhost_quiet,
+					.pack = p9_vhost_pack };
 
 struct p9_link *p9_vhost_make(struct p9_loop *loop, int in, int out, void *arg)
 {
@@ -574,12 +512,14 @@ struct p9_link *p9_vhost_make(struct p9_loop *loop, int in, int out, void *arg)
 	v->link.lasting = true;
 	v->loop = loop;
 	v->conf = *conf;
+	snprintf(v->tag, sizeof(v->tag), "%s", conf->tag);
+	v->conf.tag = v->tag;
 	v->ctl = (struct p9_source){ in, p9_vhost_control_ready };
 	v->poller = (struct p9_poller){ .has = rings_have, .arm = rings_arm, .ready = rings_ready };
 	v->mem = mem;
 	v->queues = queues;
 	v->nqueues = conf->queues;
-	v->backend_req = v->area.guard = -1;
+	v->backend_req = v->area.guard = v->area.fd = -1;
 	for (unsigned i = 0; i < v->nqueues; i++) {
 		queues[i].kick = (struct p9_source){ -1, kicked };
 		queues[i].dev = v;

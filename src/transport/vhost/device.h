@@ -35,6 +35,7 @@ struct p9_vhost {
 	struct p9_source ctl;
 	struct p9_poller poller; /* the rings */
 	struct p9_vhost_conf conf;
+	char tag[P9_VHOST_TAG_MAX + 1]; /* conf.tag */
 	struct p9_vmem *mem;
 	uint64_t features, protocol;
 	bool has_features;
@@ -72,6 +73,17 @@ void p9_vqueue_break(struct p9_vqueue *q, const char *why);
 void p9_vqueue_drop_kick(struct p9_vqueue *q);
 /* Tells the driver of what was given back, if it wishes. */
 void p9_vqueue_signal(struct p9_vqueue *q, bool anyway);
+/* The queue's ring as it was, in the device's memory. Returns 0 or -P9_Exxx. */
+P9_MUST_USE int p9_vqueue_continue(struct p9_vqueue *q, uint16_t last_avail, uint16_t used_idx);
+/* The descriptor's number of a chain that a request holds as its ticket. */
+uint16_t p9_vchain_head(const void *ticket);
+/* The queue that it came from. */
+const struct p9_vqueue *p9_vchain_queue(const void *ticket);
+
+/* ---- pack.c ---- */
+bool p9_vhost_quiet(const struct p9_link *l, unsigned undone);
+void p9_vhost_pack(struct p9_link *l, struct p9_pack *p, const struct p9_undone *undone, unsigned n);
+
 /* The link has ended, for the log and for good. */
 void p9_vhost_end(struct p9_vhost *v, int why, const char *text);
 

@@ -3,10 +3,12 @@
  *
  * The memory is shared with the monitor: what is read from it is an index to be checked, never a size.
  */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include "base/guard.h"
 #include "base/hosterr.h"
 #include "p9/messages.h"
@@ -42,8 +44,15 @@ int p9_inflight_map(struct p9_inflight_area *a, int fd, uint64_t offset, size_t 
 		munmap(p, len);
 		return -P9_ENOSPC;
 	}
+	int kept = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (kept < 0) {
+		int rc = p9_err();
+		p9_guard_remove(guard);
+		munmap(p, len);
+		return rc;
+	}
 	p9_inflight_unmap(a);
-	*a = (struct p9_inflight_area){ p, len, queues, num, guard };
+	*a = (struct p9_inflight_area){ p, len, queues, num, guard, kept, offset };
 	return 0;
 }
 
@@ -52,8 +61,9 @@ void p9_inflight_unmap(struct p9_inflight_area *a)
 	if (a->map) {
 		p9_guard_remove(a->guard);
 		munmap(a->map, a->len);
+		close(a->fd);
 	}
-	*a = (struct p9_inflight_area){ .guard = -1 };
+	*a = (struct p9_inflight_area){ .guard = -1, .fd = -1 };
 }
 
 struct p9_inflight *p9_inflight_of(const struct p9_inflight_area *a, unsigned i, uint32_t num)
@@ -72,6 +82,15 @@ struct p9_inflight *p9_inflight_of(const struct p9_inflight_area *a, unsigned i,
 
 /* Of all devices: only the order within one counts. */
 static uint64_t counter;
+
+uint64_t p9_inflight_count(uint64_t at_least)
+{
+	uint64_t now = __atomic_load_n(&counter, __ATOMIC_RELAXED);
+	while (now < at_least &&
+	       !__atomic_compare_exchange_n(&counter, &now, at_least, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+	}
+	return now;
+}
 
 void p9_inflight_take(struct p9_inflight *f, uint16_t head)
 {
@@ -127,10 +146,7 @@ unsigned p9_inflight_orphans(struct p9_inflight *f, uint32_t num, uint16_t used_
 		}
 	}
 	for (unsigned i = 0; i < k; i++) { /* who comes after us sees ours behind these */
-		uint64_t was = (*list)[i].counter, now = __atomic_load_n(&counter, __ATOMIC_RELAXED);
-		while (was > now &&
-		       !__atomic_compare_exchange_n(&counter, &now, was, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-		}
+		p9_inflight_count((*list)[i].counter);
 	}
 	if (k > 1) {
 		qsort(*list, k, sizeof(**list), by_counter);

@@ -25,11 +25,15 @@ struct p9_inflight_area {
 	size_t len;
 	unsigned queues, num;
 	int guard;
+	int fd; /* kept, with its offset, for another process that goes on in our place */
+	uint64_t offset;
 };
 
 /* Bytes of an area for so many queues of so many entries. */
 size_t p9_inflight_size(unsigned queues, unsigned num);
-/* Maps `len` bytes of fd; the old mapping goes. */
+/* Where the count of chains taken stands, and to where it is moved on at least. */
+uint64_t p9_inflight_count(uint64_t at_least);
+/* Maps `len` bytes of fd, which stays the caller's; the old mapping goes. */
 P9_MUST_USE int p9_inflight_map(struct p9_inflight_area *a, int fd, uint64_t offset, size_t len, unsigned queues,
 				unsigned num);
 void p9_inflight_unmap(struct p9_inflight_area *a);

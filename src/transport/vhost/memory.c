@@ -3,6 +3,7 @@
  * region says when it comes, and a guard (base/guard.h) stands by should it be shortened later.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 #include "base/guard.h"
 #include "base/hosterr.h"
+#include "base/pack.h"
 #include "p9/messages.h"
 #include "transport/vhost/memory.h"
 
@@ -20,6 +22,7 @@ struct p9_vregion {
 	void *map;
 	size_t maplen;
 	int guard;
+	int fd; /* kept for another process that goes on in our place */
 };
 
 static void region_put(struct p9_vregion *r)
@@ -29,6 +32,7 @@ static void region_put(struct p9_vregion *r)
 	}
 	p9_guard_remove(r->guard);
 	munmap(r->map, r->maplen);
+	close(r->fd);
 	free(r);
 }
 
@@ -120,11 +124,18 @@ static int make_region(const struct p9_vregion_desc *d, int fd, struct p9_vregio
 	if (!r) {
 		return -P9_ENOMEM;
 	}
+	r->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (r->fd < 0) {
+		int rc = p9_err();
+		free(r);
+		return rc;
+	}
 	r->maplen = (size_t)(d->offset + d->size - from + page - 1);
 	r->maplen -= r->maplen % page;
 	r->map = mmap(NULL, r->maplen, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, (off_t)from);
 	if (r->map == MAP_FAILED) {
 		int rc = p9_err();
+		close(r->fd);
 		free(r);
 		return rc;
 	}
@@ -205,4 +216,46 @@ bool p9_vmem_lost(const struct p9_vmem *m)
 		}
 	}
 	return false;
+}
+
+void p9_vmem_pack(const struct p9_vmem *m, struct p9_pack *p)
+{
+	p9_pack_number(p, m->n);
+	for (unsigned i = 0; i < m->n; i++) {
+		const struct p9_vregion_desc *d = &m->r[i]->d;
+		p9_pack_fd(p, m->r[i]->fd);
+		p9_pack_number(p, d->guest);
+		p9_pack_number(p, d->size);
+		p9_pack_number(p, d->user);
+		p9_pack_number(p, d->offset);
+	}
+}
+
+struct p9_vmem *p9_vmem_unpack(struct p9_unpack *u)
+{
+	struct p9_vmem *m = table(0);
+	unsigned n = (unsigned)p9_unpack_number(u, P9_VMEM_SLOTS);
+	for (unsigned i = 0; m && i < n && !p9_unpack_bad(u); i++) {
+		struct p9_vmem *more;
+		struct p9_vregion_desc d;
+		int fd = p9_unpack_fd(u);
+		d.guest = p9_unpack_number(u, UINT64_MAX);
+		d.size = p9_unpack_number(u, UINT64_MAX);
+		d.user = p9_unpack_number(u, UINT64_MAX);
+		d.offset = p9_unpack_number(u, UINT64_MAX);
+		int rc = p9_unpack_bad(u) ? -P9_EINVAL : p9_vmem_add(m, &d, fd, &more);
+		if (fd >= 0) {
+			close(fd);
+		}
+		if (rc < 0) {
+			p9_unpack_fail(u, "the memory of a guest: %s", p9_error_text((uint32_t)-rc));
+		} else {
+			p9_vmem_put(m);
+			m = more;
+		}
+	}
+	if (!m) {
+		p9_unpack_fail(u, "out of memory");
+	}
+	return m;
 }

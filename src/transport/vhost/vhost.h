@@ -17,5 +17,7 @@ struct p9_vhost_conf {
 };
 
 p9_link_make p9_vhost_make;
+/* A device that another process has packed. */
+p9_link_unpack p9_vhost_unpack;
 
 #endif
