@@ -27,6 +27,13 @@
 #define ATTEMPT_MS 10000u
 
 /* ---- life ---- */
+/* A request of our own that is in flight when the handle ends. */
+static void unheard(struct p9_call *call, const struct p9_msg *reply)
+{
+	(void)call;
+	(void)reply;
+}
+
 struct p9_recover *p9_recover_new(struct p9_client *c, const char *addr, const struct p9_client_opts *o)
 {
 	struct p9_recover *r = calloc(1, sizeof(*r));
@@ -41,6 +48,7 @@ struct p9_recover *p9_recover_new(struct p9_client *c, const char *addr, const s
 	r->nflights = (unsigned)ntags;
 	r->msize = c->engine.msize;
 	r->total_ms = o->reconnect_ms;
+	r->own.done = unheard;
 	r->random = p9_client_now() * 0x9e3779b97f4a7c15u ^ (uint64_t)getpid();
 	if (!r->text || !r->flights || !r->held || p9_addr_parse(&r->addr, addr, r->why, sizeof(r->why)) < 0) {
 		p9_recover_free(r);

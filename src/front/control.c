@@ -224,11 +224,12 @@ static int learn_tag(struct talk *t, const char *wanted)
 	uint32_t size = f->protocol & VU_P_CONFIG ? t->msg.head.size : 0;
 	unsigned n = size > 14 ? t->msg.config.bytes[0] | (unsigned)t->msg.config.bytes[1] << 8 : 0;
 	n = n < VU_CONFIG_MAX - 2 && n + 14 <= size ? n : 0;
-	memcpy(f->tag, t->msg.config.bytes + 2, n);
-	f->tag[n] = 0;
-	if (rc == 0 && wanted && wanted[0] && strcmp(wanted, f->tag) != 0) {
-		return refuse(t, P9_ENODEV, "the device's tag is \"%.40s\", not \"%.40s\"", f->tag, wanted);
+	char tag[VU_CONFIG_MAX] = "";
+	memcpy(tag, t->msg.config.bytes + 2, n);
+	if (rc == 0 && wanted && wanted[0] && strcmp(wanted, tag) != 0) {
+		return refuse(t, P9_ENODEV, "the device's tag is \"%.40s\", not \"%.40s\"", tag, wanted);
 	}
+	memcpy(f->tag, tag, sizeof(tag)); /* `wanted` may be what stands there */
 	return rc;
 }
 
