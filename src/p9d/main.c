@@ -139,7 +139,7 @@ static void close_listeners(void)
 static bool only_descriptors(void)
 {
 	for (unsigned i = 0; i < nlisteners; i++) {
-		if (listeners[i].passed || listeners[i].source.fd >= 0) {
+		if (listeners[i].passed || listeners[i].source.fd >= 0 || listeners[i].addr.connect) {
 			return false;
 		}
 	}
@@ -189,10 +189,16 @@ static void print_stats(struct p9_server *srv)
 
 static int wait_for_end(struct p9_server *srv, const sigset_t *set)
 {
-	bool ends_with_link = only_descriptors();
-	struct timespec tick = { .tv_nsec = 50000000 };
+	bool ends_with_link = only_descriptors(), ticks = ends_with_link;
+	struct timespec tick = { .tv_nsec = P9D_TICK_MS * 1000000 };
+	for (unsigned i = 0; i < nlisteners; i++) {
+		ticks |= listeners[i].monitor.on;
+	}
 	for (;;) {
-		int sig = ends_with_link ? sigtimedwait(set, NULL, &tick) : sigwaitinfo(set, NULL);
+		int sig = ticks ? sigtimedwait(set, NULL, &tick) : sigwaitinfo(set, NULL);
+		for (unsigned i = 0; i < nlisteners; i++) {
+			p9d_monitor_tick(&listeners[i]);
+		}
 		if (sig == SIGUSR1) {
 			print_stats(srv);
 		} else if (sig == SIGTERM || sig == SIGINT) {

@@ -2,6 +2,7 @@
 /* p9d.h - what the files of p9d share. */
 #ifndef P9_P9D_H
 #define P9_P9D_H
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include "base/addr.h"
@@ -12,6 +13,7 @@
 
 #define P9D_LISTEN_MAX 64
 #define P9D_EXPORT_MAX 256
+#define P9D_TICK_MS 50
 
 struct p9d_export {
 	char *spec; /* as given; the strings below point into it */
@@ -35,6 +37,17 @@ struct p9d_listener {
 	bool unlink_path; /* unix: we made the file */
 	bool passed;	  /* from LISTEN_FDS */
 	struct p9_vhost_conf vhost;
+	struct p9d_monitor {
+		struct p9_job job;
+		bool on;	  /* the monitor listens, we connect */
+		bool told;	  /* the log says that we wait */
+		atomic_bool busy; /* a connection is on its way to loop 0: */
+		int fd;
+		int watch;     /* the same connection; -1: there is none */
+		uint64_t next; /* ms: the next attempt is not before this, */
+		uint64_t since; /* and the last that went well was at this */
+		uint32_t wait; /* ms, after the next failure */
+	} monitor;
 };
 
 struct p9d_config {
@@ -57,7 +70,14 @@ void p9d_usage(void);
 int p9d_listen(struct p9d_listener *l, const struct p9d_config *c, const char *text);
 int p9d_listen_passed(struct p9d_listener *l, const struct p9d_config *c, int fd);
 int p9d_listen_start(struct p9d_listener *l, struct p9_server *srv);
+/* Takes a connection, of two descriptors or one socket. On loop 0, or before the server starts. */
+P9_MUST_USE int p9d_listen_adopt(struct p9d_listener *l, int in, int out);
 void p9d_listen_unlink(struct p9d_listener *l);
 void p9d_listen_close(struct p9d_listener *l);
+/* monitor.c, for listeners whose monitor listens; all on the main thread */
+void p9d_monitor_begin(struct p9d_listener *l);
+/* Looks whether there is a monitor, or it has gone; to be called every P9D_TICK_MS or so. */
+void p9d_monitor_tick(struct p9d_listener *l);
+void p9d_monitor_end(struct p9d_listener *l);
 
 #endif

@@ -547,6 +547,7 @@ static void free_vhost(struct p9_link *l)
 	p9_vmem_put(v->mem);
 	p9_loop_unpoll(v->loop, &v->poller);
 	p9_loop_del(v->loop, &v->ctl);
+	shutdown(v->ctl.fd, SHUT_RDWR); /* there may be other descriptors of it */
 	close(v->ctl.fd);
 	free(v->queues);
 	free(v);
