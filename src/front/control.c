@@ -118,8 +118,7 @@ static int fill(struct talk *t, void *to, size_t n)
 		int64_t left = t->f->until - now_ms();
 		struct pollfd p = { t->f->sock, POLLIN, 0 };
 		if (left <= 0) {
-			return refuse(t, P9_ETIMEDOUT, "the device did not answer for %d s",
-				      t->f->timeout_ms / 1000);
+			return refuse(t, P9_ETIMEDOUT, "the device did not answer for %d s", t->f->timeout_ms / 1000);
 		}
 		if (poll(&p, 1, (int)left) < 0 && errno != EINTR) {
 			return refuse(t, p9_hosterr(errno), "waiting for the device");

@@ -165,7 +165,8 @@ int p9_front_open(struct p9_front **out, const struct p9_front_conf *c, char *er
 	}
 	f->sock = c->fd;
 	f->ep = f->inflight = f->mem.fd = -1;
-	p9_front_allow(f, c->timeout_ms);
+	f->patience_ms = c->timeout_ms;
+	p9_front_allow(f, f->patience_ms);
 	f->nqueues = queues < P9_FRONT_QUEUES_MAX ? queues : P9_FRONT_QUEUES_MAX;
 	for (unsigned i = 0; i < f->nqueues; i++) {
 		f->queues[i].kick = f->queues[i].call = f->queues[i].err = -1;
@@ -306,7 +307,7 @@ int p9_front_again(struct p9_front *f, int fd, char *err)
 	close(f->sock);
 	f->sock = fd;
 	forget_end(f);
-	p9_front_allow(f, AGAIN_MS);
+	p9_front_allow(f, f->patience_ms < AGAIN_MS ? f->patience_ms : AGAIN_MS);
 	snprintf(err, P9_FRONT_ERR, "%s (EIO)", p9_error_text(P9_EIO));
 	int rc = watch(f, fd, EV_SOCKET, EPOLLIN | EPOLLRDHUP);
 	rc = rc < 0 ? rc : p9_front_talk(f, f->nqueues, f->tag, err);

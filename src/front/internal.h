@@ -44,11 +44,11 @@ struct p9_front {
 	uint8_t *head;				   /* copy of a reply's head: P9_FRONT_HEAD bytes */
 	void *places;
 	int sock, ep;
-	int timeout_ms;
-	int64_t until;	 /* ms: when the control conversation must be through */
-	unsigned nstale; /* slots that are */
-	bool faulty;	 /* the device refused a chain, or our books: neither is shown to another */
-	int inflight; /* the device's record of what it has not answered; -1: none */
+	int patience_ms, timeout_ms; /* as configured; of the conversation that goes on */
+	int64_t until;		     /* ms: when the control conversation must be through */
+	unsigned nstale;	     /* slots that are */
+	bool faulty;		     /* the device refused a chain, or our books: neither is shown to another */
+	int inflight;		     /* the device's record of what it has not answered; -1: none */
 	struct vu_inflight inflight_desc;
 	uint64_t features, protocol;
 	char tag[VU_CONFIG_MAX];

@@ -43,10 +43,10 @@ struct p9d_listener {
 		bool told;	  /* the log says that we wait */
 		atomic_bool busy; /* a connection is on its way to loop 0: */
 		int fd;
-		int watch;     /* the same connection; -1: there is none */
-		uint64_t next; /* ms: the next attempt is not before this, */
+		int watch;	/* the same connection; -1: there is none */
+		uint64_t next;	/* ms: the next attempt is not before this, */
 		uint64_t since; /* and the last that went well was at this */
-		uint32_t wait; /* ms, after the next failure */
+		uint32_t wait;	/* ms, after the next failure */
 	} monitor;
 };
 

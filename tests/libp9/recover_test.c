@@ -519,18 +519,8 @@ static int end(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		ALL(idle),
-		ALL(in_mid_read),
-		ALL(in_mid_write),
-		ALL(locks),
-		ALL(replaced),
-		ALL(names),
-		STEPPED(deep),
-		ALL(directories),
-		ALL(attributes),
-		ALL(never_back),
-		STEPPED(polled),
-		THREADED(threads),
+		ALL(idle),     ALL(in_mid_read), ALL(in_mid_write), ALL(locks),	     ALL(replaced),   ALL(names),
+		STEPPED(deep), ALL(directories), ALL(attributes),   ALL(never_back), STEPPED(polled), THREADED(threads),
 	};
 	cmocka_set_test_filter(getenv("ONLY"));
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -514,7 +514,8 @@ static void stop(struct p9_link *l)
 	for (unsigned i = 0; i < v->nqueues; i++) {
 		p9_vqueue_drop_kick(&v->queues[i]);
 	}
-	if (v->nchains == 0) { /* else it ends when we are done with the guest's memory: who waits for that sees it so */
+	if (v->nchains ==
+	    0) { /* else it ends when we are done with the guest's memory: who waits for that sees it so */
 		shutdown(v->ctl.fd, SHUT_RDWR);
 	}
 	p9_loop_del(v->loop, &v->ctl);
