@@ -329,6 +329,42 @@ static void vhost(void)
 	}
 }
 
+/* Devices that do as they should: fz_front's conversation of 25 answers, all passed on, then a few deeds; fz_guest's
+ * machine with nothing bent, which answers whenever the driver waits. */
+static void devices(void)
+{
+	static const char *const names[] = { "pci", "transitional", "pci-legacy", "mmio", "mmio-legacy" };
+	for (uint8_t kind = 0; kind < 5; kind++) {
+		uint8_t next = kind & 1 ? 6 : 0; /* all that is owed, or one reply */
+		buf[used++] = kind | (kind & 1 ? 8 : 0);
+		memset(buf + used, 0, 3);
+		used += 3;
+		for (unsigned i = 0; i < 200; i++) {
+			buf[used++] = next;
+		}
+		save("fz_guest", names[kind]);
+	}
+	for (uint8_t books = 0; books < 2; books++) {
+		buf[used++] = books;
+		memset(buf + used, 0, 25);
+		used += 25;
+		for (uint8_t kind = 0; kind < 4; kind++) {
+			const uint8_t deeds[] = { kind & 1, kind, kind, 1, 2, kind, 12, kind, 6 };
+			memcpy(buf + used, deeds, sizeof(deeds));
+			used += sizeof(deeds);
+		}
+		const uint8_t again[] = { 0, 5, 0, 1, 9, 0, (uint8_t)(books * 2) };
+		memcpy(buf + used, again, sizeof(again));
+		used += sizeof(again);
+		memset(buf + used, 0, 25);
+		used += 25;
+		const uint8_t more[] = { 2, 5, 6, 0, 7, 1, 1, 2, 7, 6 };
+		memcpy(buf + used, more, sizeof(more));
+		used += sizeof(more);
+		save("fz_front", books ? "books" : "no-books");
+	}
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 2) {
@@ -350,5 +386,6 @@ int main(int argc, char **argv)
 	session_again();
 	texts();
 	vhost();
+	devices();
 	return 0;
 }

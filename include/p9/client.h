@@ -13,7 +13,7 @@
  * flight: its callback gets an Rlerror that no server sent, with the cause, and p9_client_dead() is true inside it.
  * Nothing is sent again by itself, and every later call returns that error.
  *
- * With opts.reconnect_ms and p9_client_dial() of a Unix or TCP address the handle looks for a lost server instead, in
+ * With opts.reconnect_ms and p9_client_dial() of a Unix, TCP or vhost-user address the handle looks for a lost server instead, in
  * step, work, the thread, or whatever waits: at once, then less and less often. Meanwhile nothing can be sent
  * (p9_client_room() is 0, functions that block wait). A server that is back gets the session again: attaches, fids by
  * the names they were walked to, files reopened with their flags (without O_CREAT, O_EXCL, O_TRUNC), locks. Then

@@ -361,7 +361,7 @@ int p9_addr_connect_begin(const struct p9_addr *a, unsigned attempt, int *fd, ch
 	struct sockaddr_un sun = { .sun_family = AF_UNIX };
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list = NULL;
 	unsigned n = 0;
-	if (a->kind == P9_ADDR_UNIX) {
+	if (a->kind == P9_ADDR_UNIX || a->kind == P9_ADDR_VHOST) {
 		memcpy(sun.sun_path, a->path, strlen(a->path) + 1);
 		*fd = begin_to_connect(AF_UNIX, (struct sockaddr *)&sun, sizeof(sun));
 	} else if (getaddrinfo(a->host, a->port, &hints, &list) != 0) {

@@ -36,7 +36,7 @@ void p9_addr_default(char *buf, size_t cap);
  * Returns 0 or -P9_Exxx with the cause in err ("tcp:host:564: Connection refused (ECONNREFUSED)"). TCP_NODELAY is set. */
 P9_MUST_USE int p9_addr_connect(const struct p9_addr *a, int *in, int *out, char *err, size_t cap);
 
-/* Begins to connect to a unix or tcp address without waiting; only the look-up of a host's name may take its time. Of
+/* Begins to connect to a unix, vhost-user or tcp address without waiting; only the look-up of a host's name may take its time. Of
  * several addresses of a host, attempt number n takes the n-th, round and round. Returns 0 with a descriptor that is
  * connected, or has failed, once it can be written to; or -P9_Exxx with the cause. */
 P9_MUST_USE int p9_addr_connect_begin(const struct p9_addr *a, unsigned attempt, int *fd, char *err, size_t cap);

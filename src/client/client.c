@@ -209,12 +209,9 @@ int p9_client_dial(struct p9_client *c, const char *addr, const struct p9_client
 		return rc;
 	}
 	snprintf(c->peer, sizeof(c->peer), "%s", addr);
-	if (a.kind == P9_ADDR_VHOST) {
-		return start_device(c, &a, in, o);
-	}
-	bool ours = a.kind == P9_ADDR_UNIX || a.kind == P9_ADDR_TCP;
+	bool vhost = a.kind == P9_ADDR_VHOST, ours = vhost || a.kind == P9_ADDR_UNIX || a.kind == P9_ADDR_TCP;
 	c->dialled = ours ? addr : NULL;
-	rc = p9_client_start(c, in, out, ours, o);
+	rc = vhost ? start_device(c, &a, in, o) : p9_client_start(c, in, out, ours, o);
 	c->dialled = NULL;
 	return rc;
 }

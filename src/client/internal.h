@@ -20,6 +20,12 @@ struct p9_carrier {
 	int (*wait)(struct p9_client *c, int ms);
 	/* The link has ended for a reason of ours: the other end is to see it now. NULL: when the handle goes. */
 	void (*hang_up)(struct p9_client *c);
+	/* Between requests: whether the other end has gone. */
+	bool (*closed)(struct p9_client *c);
+	/* After hang_up: whether the other end is at none of our memory any more. NULL: it never is. */
+	bool (*let_go)(struct p9_client *c);
+	/* A connection in the lost one's place, the carrier's from here on. Fails with the cause in err (P9_CLIENT_TEXT). */
+	int (*again)(struct p9_client *c, int fd, char *err);
 	void (*end)(struct p9_client *c);
 	/* Memory that payload moves from and to without a copy; NULL where there is no such thing. */
 	void *(*buffer)(struct p9_client *c, size_t n);

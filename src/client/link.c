@@ -96,6 +96,21 @@ static unsigned watch(struct p9_client *c, struct pollfd v[2], bool out, bool *n
 	return out && c->in != c->out ? 2 : 1;
 }
 
+static bool closed(struct p9_client *c)
+{
+	char byte;
+	return c->in_socket && recv(c->in, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+static int again(struct p9_client *c, int fd, char *err)
+{
+	err[0] = 0;
+	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+	c->in = c->out = fd;
+	c->in_socket = c->out_socket = c->own = true;
+	return 0;
+}
+
 static void end(struct p9_client *c)
 {
 	if (c->out_flags >= 0) {
@@ -109,7 +124,9 @@ static void end(struct p9_client *c)
 	}
 }
 
-const struct p9_carrier p9_client_descriptors = { .push = push, .pull = pull, .watch = watch, .end = end };
+const struct p9_carrier p9_client_descriptors = {
+	.push = push, .pull = pull, .watch = watch, .closed = closed, .again = again, .end = end
+};
 
 int p9_client_push(struct p9_client *c)
 {

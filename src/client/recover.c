@@ -27,6 +27,13 @@
 #define ATTEMPT_MS 10000u
 
 /* ---- life ---- */
+/* A request of our own that is in flight when the handle ends. */
+static void unheard(struct p9_call *call, const struct p9_msg *reply)
+{
+	(void)call;
+	(void)reply;
+}
+
 struct p9_recover *p9_recover_new(struct p9_client *c, const char *addr, const struct p9_client_opts *o)
 {
 	struct p9_recover *r = calloc(1, sizeof(*r));
@@ -41,6 +48,7 @@ struct p9_recover *p9_recover_new(struct p9_client *c, const char *addr, const s
 	r->nflights = (unsigned)ntags;
 	r->msize = c->engine.msize;
 	r->total_ms = o->reconnect_ms;
+	r->own.done = unheard;
 	r->random = p9_client_now() * 0x9e3779b97f4a7c15u ^ (uint64_t)getpid();
 	if (!r->text || !r->flights || !r->held || p9_addr_parse(&r->addr, addr, r->why, sizeof(r->why)) < 0) {
 		p9_recover_free(r);
@@ -233,11 +241,7 @@ int p9_flight_launch(struct p9_client *c, struct p9_flight *f, struct p9_msg *ms
  * answered EIO then. A handle with a thread has noticed already. */
 static bool idle_and_closed(struct p9_client *c)
 {
-	char byte;
-	if (c->threaded || p9_engine_pending(&c->engine) > 0 || !c->in_socket) {
-		return false;
-	}
-	if (recv(c->in, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != 0) {
+	if (c->threaded || p9_engine_pending(&c->engine) > 0 || !c->carrier->closed(c)) {
 		return false;
 	}
 	p9_engine_fail(&c->engine, P9_ECONNRESET, "the server closed the connection");
@@ -344,6 +348,9 @@ static void set_aside(struct p9_client *c)
 
 static void hang_up(struct p9_client *c)
 {
+	if (c->carrier->hang_up) {
+		c->carrier->hang_up(c);
+	}
 	if (c->own && c->in >= 0) {
 		close(c->in);
 	}
@@ -490,6 +497,10 @@ static void connect_now(struct p9_client *c)
 	struct p9_recover *r = c->recover;
 	char why[P9_CLIENT_TEXT];
 	uint64_t now = p9_client_now();
+	if (c->carrier->let_go && !c->carrier->let_go(c)) {
+		again(c, P9_EBUSY, "the device that we had still holds our memory");
+		return;
+	}
 	r->attempt_end = now + ATTEMPT_MS < r->give_up ? now + ATTEMPT_MS : r->give_up;
 	int rc = p9_addr_connect_begin(&r->addr, r->attempts, &r->fd, why, sizeof(why));
 	if (rc < 0) {

@@ -75,7 +75,7 @@ static unsigned pending(const struct p9_client *c)
 /* Whether there is no link at all, only hope. */
 static bool offline(const struct p9_client *c)
 {
-	return c->recover && c->in < 0 && p9_recover_busy(c);
+	return c->recover && (c->recover->state == P9_RECOVER_WAIT || c->recover->state == P9_RECOVER_CONNECT);
 }
 
 unsigned p9_client_room(const struct p9_client *cc)

@@ -6,7 +6,6 @@
  * clunked. Called by recover.c. Must stay true: whatever fails with one fid makes that fid stale and no more; what fails
  * with the link or a tree fails the attempt, which leaves nothing behind.
  */
-#include <fcntl.h>
 #include <stdlib.h>
 #include "client/recover.h"
 
@@ -30,19 +29,21 @@ void p9_resume_begin(struct p9_client *c)
 	struct p9_recover *r = c->recover;
 	struct p9_msg t = { .type = P9_Tversion,
 			    .tversion = { .msize = c->engine.msize, .version = { "9P2000.L", 8 } } };
-	fcntl(r->fd, F_SETFL, fcntl(r->fd, F_GETFL) & ~O_NONBLOCK);
-	c->in = c->out = r->fd;
-	c->in_socket = c->out_socket = c->own = true;
+	char why[P9_CLIENT_TEXT];
+	int rc = c->carrier->again(c, r->fd, why);
 	r->fd = -1;
 	r->state = P9_RECOVER_TALK;
+	if (rc < 0) {
+		p9_engine_fail(&c->engine, -rc, why);
+		return;
+	}
 	r->cursor = 0;
 	c->heard = p9_client_now();
 	for (uint32_t i = 0; i < r->nkept; i++) {
 		r->kept[i].moved = false;
 	}
 	struct p9_flight f = own(P9_STAGE_VERSION, P9_NOFID);
-	int rc = p9_engine_submit(&c->engine, &t, NULL, &r->own);
-	if (rc >= 0) {
+	if (p9_engine_submit(&c->engine, &t, NULL, &r->own) >= 0) {
 		r->flights[c->engine.ntags] = f;
 		r->own_flying++;
 	}

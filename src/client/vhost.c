@@ -118,10 +118,15 @@ static int next(struct p9_client *c)
 
 static int pull(struct p9_client *c, bool wait)
 {
+	bool busy = p9_front_again_busy(c->front->front);
 	int rc = c->front->feeding ? 1 : next(c);
 	(void)wait; /* nobody asks for it: this is no socket */
 	if (rc < 0) {
 		return fail(c);
+	}
+	if (rc == 0 && busy && !p9_front_again_busy(c->front->front)) {
+		rc = push(c); /* what could not go before the last device's requests were out of the rings */
+		return rc < 0 ? rc : P9_PULL_NONE;
 	}
 	if (rc == 0) {
 		errno = EAGAIN;
@@ -160,6 +165,22 @@ static void hang_up(struct p9_client *c)
 	p9_front_hang_up(c->front->front);
 }
 
+static bool closed(struct p9_client *c)
+{
+	return p9_front_wait(c->front->front, 0) && p9_front_ended(c->front->front);
+}
+
+static bool let_go(struct p9_client *c)
+{
+	return p9_front_let_go(c->front->front);
+}
+
+static int again(struct p9_client *c, int fd, char *err)
+{
+	c->front->feeding = false;
+	return p9_front_again(c->front->front, fd, err);
+}
+
 static void end(struct p9_client *c)
 {
 	p9_front_close(c->front->front);
@@ -186,6 +207,9 @@ static const struct p9_carrier carrier = { .push = push,
 					   .watch = watch,
 					   .wait = wait_for,
 					   .hang_up = hang_up,
+					   .closed = closed,
+					   .let_go = let_go,
+					   .again = again,
 					   .end = end,
 					   .buffer = buffer,
 					   .put_buffer = put_buffer };

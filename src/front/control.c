@@ -3,7 +3,7 @@
  *
  * Called when a link begins, begins again, and ends; in between the socket only tells that the device is gone. Each
  * message whose failure could be hidden asks for an acknowledgement, when the device knows those. Answers are checked
- * against what was asked; none may take longer than the configured time.
+ * against what was asked; all of it must be through within a time.
  */
 #include <errno.h>
 #include <poll.h>
@@ -29,7 +29,6 @@ struct talk {
 	struct p9_front *f;
 	struct p9_vhost_message msg;
 	int fd; /* that goes, or has come; -1: none */
-	int timeout_ms;
 	char *err;
 };
 
@@ -49,6 +48,12 @@ static int64_t now_ms(void)
 	struct timespec ts;
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+void p9_front_allow(struct p9_front *f, int ms)
+{
+	f->until = now_ms() + ms;
+	f->timeout_ms = ms;
 }
 
 static int put(struct talk *t, uint32_t request, uint32_t size, bool answer)
@@ -93,7 +98,7 @@ static void take_fds(struct talk *t, struct msghdr *mh)
 }
 
 /* Exactly n bytes. */
-static int fill(struct talk *t, void *to, size_t n, int64_t until)
+static int fill(struct talk *t, void *to, size_t n)
 {
 	for (size_t have = 0; have < n;) {
 		char space[CMSG_SPACE(sizeof(int) * 8)];
@@ -110,10 +115,10 @@ static int fill(struct talk *t, void *to, size_t n, int64_t until)
 		if (k == 0 || (errno != EAGAIN && errno != EINTR)) {
 			return refuse(t, P9_ECONNRESET, "the device closed the connection");
 		}
-		int64_t left = until - now_ms();
+		int64_t left = t->f->until - now_ms();
 		struct pollfd p = { t->f->sock, POLLIN, 0 };
 		if (left <= 0) {
-			return refuse(t, P9_ETIMEDOUT, "the device did not answer for %d s", t->timeout_ms / 1000);
+			return refuse(t, P9_ETIMEDOUT, "the device did not answer for %d s", t->f->timeout_ms / 1000);
 		}
 		if (poll(&p, 1, (int)left) < 0 && errno != EINTR) {
 			return refuse(t, p9_hosterr(errno), "waiting for the device");
@@ -126,10 +131,9 @@ static int fill(struct talk *t, void *to, size_t n, int64_t until)
 static int get(struct talk *t, uint32_t least)
 {
 	uint32_t request = t->msg.head.request;
-	int64_t until = now_ms() + t->timeout_ms;
 	t->fd = -1;
 	memset(t->msg.bytes, 0, sizeof(t->msg.bytes));
-	int rc = fill(t, &t->msg.head, sizeof(t->msg.head), until);
+	int rc = fill(t, &t->msg.head, sizeof(t->msg.head));
 	const struct vu_header *h = &t->msg.head;
 	if (rc == 0 &&
 	    (h->request != request || (h->flags & (VU_VERSION_MASK | VU_REPLY)) != (VU_VERSION | VU_REPLY))) {
@@ -138,7 +142,7 @@ static int get(struct talk *t, uint32_t least)
 	} else if (rc == 0 && (h->size < least || h->size > VU_PAYLOAD_MAX)) {
 		rc = refuse(t, P9_EPROTO, "the answer to message %u of vhost-user has %u bytes", request, h->size);
 	}
-	rc = rc < 0 ? rc : fill(t, t->msg.bytes, h->size, until);
+	rc = rc < 0 ? rc : fill(t, t->msg.bytes, h->size);
 	if (t->fd >= 0 && (rc < 0 || request != VU_GET_INFLIGHT_FD)) {
 		close(t->fd);
 		t->fd = -1;
@@ -219,17 +223,18 @@ static int learn_tag(struct talk *t, const char *wanted)
 	uint32_t size = f->protocol & VU_P_CONFIG ? t->msg.head.size : 0;
 	unsigned n = size > 14 ? t->msg.config.bytes[0] | (unsigned)t->msg.config.bytes[1] << 8 : 0;
 	n = n < VU_CONFIG_MAX - 2 && n + 14 <= size ? n : 0;
-	memcpy(f->tag, t->msg.config.bytes + 2, n);
-	f->tag[n] = 0;
-	if (rc == 0 && wanted && wanted[0] && strcmp(wanted, f->tag) != 0) {
-		return refuse(t, P9_ENODEV, "the device's tag is \"%.40s\", not \"%.40s\"", f->tag, wanted);
+	char tag[VU_CONFIG_MAX] = "";
+	memcpy(tag, t->msg.config.bytes + 2, n);
+	if (rc == 0 && wanted && wanted[0] && strcmp(wanted, tag) != 0) {
+		return refuse(t, P9_ENODEV, "the device's tag is \"%.40s\", not \"%.40s\"", tag, wanted);
 	}
+	memcpy(f->tag, tag, sizeof(tag)); /* `wanted` may be what stands there */
 	return rc;
 }
 
 int p9_front_talk(struct p9_front *f, unsigned queues, const char *tag, char *err)
 {
-	struct talk t = { .f = f, .fd = -1, .timeout_ms = f->timeout_ms, .err = err };
+	struct talk t = { .f = f, .fd = -1, .err = err };
 	int rc = agree_features(&t);
 	rc = rc < 0 ? rc : agree_queues(&t, queues);
 	rc = rc < 0 ? rc : learn_tag(&t, tag);
@@ -302,7 +307,7 @@ static int start_queue(struct talk *t, unsigned i)
 
 int p9_front_start(struct p9_front *f, char *err)
 {
-	struct talk t = { .f = f, .fd = -1, .timeout_ms = f->timeout_ms, .err = err };
+	struct talk t = { .f = f, .fd = -1, .err = err };
 	int rc = agree_inflight(&t);
 	rc = rc < 0 ? rc : set_memory(&t);
 	for (unsigned i = 0; i < f->nqueues; i++) {
@@ -314,8 +319,9 @@ int p9_front_start(struct p9_front *f, char *err)
 void p9_front_stop(struct p9_front *f)
 {
 	char err[P9_FRONT_ERR];
-	struct talk t = { .f = f, .fd = -1, .timeout_ms = STOP_MS, .err = err };
+	struct talk t = { .f = f, .fd = -1, .err = err };
 	int rc = 0;
+	p9_front_allow(f, STOP_MS);
 	for (unsigned i = 0; i < f->nqueues && rc == 0; i++) {
 		bool enable = f->features & VU_F_PROTOCOL_FEATURES;
 		rc = enable ? set_state(&t, VU_SET_VRING_ENABLE, i, 0) : 0;

@@ -16,6 +16,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include "base/hosterr.h"
@@ -28,6 +29,7 @@
 #define DATA_AT 64u /* of a block, where payload of a reply begins */
 #define BULK_HEAD P9_RREADHDRSZ
 #define REPLY_SHORT 512u /* any reply without a long string or payload */
+#define AGAIN_MS 3000	 /* for a device that is back to introduce itself: its user may be waiting */
 
 enum { EV_CALL, EV_ERR, EV_SOCKET };
 
@@ -44,6 +46,10 @@ int p9_front_fail(struct p9_front *f, int ecode, const char *text)
 const char *p9_front_error(const struct p9_front *f)
 {
 	return f->text;
+}
+bool p9_front_ended(const struct p9_front *f)
+{
+	return f->gone || f->error;
 }
 int p9_front_fd(const struct p9_front *f)
 {
@@ -159,7 +165,8 @@ int p9_front_open(struct p9_front **out, const struct p9_front_conf *c, char *er
 	}
 	f->sock = c->fd;
 	f->ep = f->inflight = f->mem.fd = -1;
-	f->timeout_ms = c->timeout_ms;
+	f->patience_ms = c->timeout_ms;
+	p9_front_allow(f, f->patience_ms);
 	f->nqueues = queues < P9_FRONT_QUEUES_MAX ? queues : P9_FRONT_QUEUES_MAX;
 	for (unsigned i = 0; i < f->nqueues; i++) {
 		f->queues[i].kick = f->queues[i].call = f->queues[i].err = -1;
@@ -214,47 +221,119 @@ void p9_front_close(struct p9_front *f)
 	free(f);
 }
 
+/* Our half only: the device ends the other when it does nothing with our memory any more. */
 void p9_front_hang_up(struct p9_front *f)
 {
-	shutdown(f->sock, SHUT_RDWR);
+	shutdown(f->sock, SHUT_WR);
 	f->gone = f->gone ? f->gone : "the connection was closed";
 	f->gone_code = f->gone_code ? f->gone_code : P9_ECONNABORTED;
 }
 
-int p9_front_again(struct p9_front *f, int fd, char *err)
+bool p9_front_let_go(struct p9_front *f)
 {
-	bool lost = false;
-	for (unsigned i = 0; i < f->nqueues; i++) {
-		lost = lost || f->queues[i].drv.why || (f->queues[i].drv.inflight && f->inflight < 0);
+	char rest[256];
+	ssize_t n = 1;
+	for (int i = 0; i < 64 && n > 0; i++) { /* what it still has to say is of no interest */
+		n = recv(f->sock, rest, sizeof(rest), MSG_DONTWAIT);
 	}
-	if (lost) {
-		close(fd);
-		snprintf(err, P9_FRONT_ERR, "requests were lost with the device (EIO)");
-		return -P9_EIO;
+	return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+/* ---- again ---- */
+static void put_slot(struct p9_front *f, struct p9_front_slot *s);
+
+/* Whether another device can go on where the last one stopped. */
+static bool books_are_good(const struct p9_front *f)
+{
+	const struct vu_inflight *d = &f->inflight_desc;
+	struct stat st;
+	bool good = !f->faulty && f->inflight >= 0 && (f->protocol & VU_P_INFLIGHT_SHMFD) &&
+		    f->features == f->queues[0].drv.conf.features && fstat(f->inflight, &st) == 0 &&
+		    d->mmap_size <= (uint64_t)st.st_size && d->mmap_offset <= (uint64_t)st.st_size - d->mmap_size;
+	for (unsigned q = 0; q < f->nqueues; q++) {
+		good = good && !f->queues[q].drv.why;
 	}
-	uint64_t features = f->features;
-	close(f->sock);
-	f->sock = fd;
+	return good;
+}
+
+/* What is in the rings stays; nobody waits for its answers any more. */
+static void go_on(struct p9_front *f)
+{
+	f->nstale = 0;
+	for (unsigned i = 0; i < f->num * f->nqueues; i++) {
+		f->slots[i].stale = f->slots[i].flying;
+		f->nstale += f->slots[i].stale;
+	}
+}
+
+/* Empty rings and no books. */
+static int begin_anew(struct p9_front *f)
+{
+	int rc = 0;
+	close_fd(f->inflight);
+	f->inflight = -1;
+	f->faulty = false;
+	f->nstale = 0;
+	for (unsigned i = 0; i < f->num * f->nqueues; i++) {
+		if (f->slots[i].flying) {
+			put_slot(f, &f->slots[i]);
+		}
+	}
+	for (unsigned i = 0; i < f->nqueues && rc == 0; i++) {
+		struct p9_vdrv_conf conf = f->queues[i].drv.conf;
+		uint64_t count;
+		conf.features = f->features;
+		rc = p9_vdrv_init(&f->queues[i].drv, &conf, (char *)f->places + i * p9_vdrv_memory(f->num));
+		if (read(f->queues[i].err, &count, sizeof(count)) < 0) {
+			continue; /* it had found no fault */
+		}
+	}
+	return rc;
+}
+
+static void forget_end(struct p9_front *f)
+{
 	f->error = f->gone_code = 0;
 	f->gone = NULL;
 	f->text[0] = 0;
+	if (f->held) {
+		put_slot(f, f->held);
+		f->held = NULL;
+	}
+}
+
+int p9_front_again(struct p9_front *f, int fd, char *err)
+{
+	close(f->sock);
+	f->sock = fd;
+	forget_end(f);
+	p9_front_allow(f, f->patience_ms < AGAIN_MS ? f->patience_ms : AGAIN_MS);
+	snprintf(err, P9_FRONT_ERR, "%s (EIO)", p9_error_text(P9_EIO));
 	int rc = watch(f, fd, EV_SOCKET, EPOLLIN | EPOLLRDHUP);
 	rc = rc < 0 ? rc : p9_front_talk(f, f->nqueues, f->tag, err);
-	if (rc == 0 && f->features != features) {
-		snprintf(err, P9_FRONT_ERR, "the device came back with other features (EPROTO)");
-		rc = -P9_EPROTO;
+	bool books = rc == 0 && books_are_good(f);
+	if (books) {
+		go_on(f);
+	} else if (rc == 0) {
+		rc = begin_anew(f);
 	}
 	rc = rc < 0 ? rc : p9_front_start(f, err);
+	f->faulty |= books && rc == -P9_EIO; /* the next attempt does without */
 	if (rc < 0) {
 		return p9_front_fail(f, -rc, err);
 	}
 	for (unsigned i = 0; i < f->nqueues; i++) { /* what the old one was never told of */
 		uint64_t one = 1;
 		if (write(f->queues[i].kick, &one, sizeof(one)) < 0) {
-			break; /* full: it has enough to read */
+			continue; /* full: it has enough to read */
 		}
 	}
 	return 0;
+}
+
+bool p9_front_again_busy(const struct p9_front *f)
+{
+	return f->nstale > 0;
 }
 
 /* ---- buffers ---- */
@@ -293,6 +372,7 @@ static void put_slot(struct p9_front *f, struct p9_front_slot *s)
 	p9_region_put(&f->mem, s->out_block);
 	p9_region_put(&f->mem, s->block);
 	s->out_block = s->block = NULL;
+	s->flying = s->stale = false;
 	s->next = f->free;
 	f->free = s;
 }
@@ -354,7 +434,7 @@ int p9_front_send(struct p9_front *f, const struct p9_front_req *r)
 {
 	struct p9_vbuf v[P9_FRONT_TABLE];
 	struct p9_front_slot *s = f->free;
-	if (f->error || !s) {
+	if (f->error || !s || f->nstale) { /* what is old must be out of all rings before anything new is in one */
 		return f->error ? f->error : -P9_EAGAIN;
 	}
 	if (r->headlen == 0 || r->reply < P9_RLERRORSZ || r->reply > P9_FRONT_HEAD) {
@@ -369,6 +449,7 @@ int p9_front_send(struct p9_front *f, const struct p9_front_req *r)
 		put_slot(f, s);
 		return rc == -P9_EPROTO ? p9_front_fail(f, P9_EPROTO, drv->why) : rc;
 	}
+	s->flying = true;
 	return 0;
 }
 
@@ -435,11 +516,14 @@ int p9_front_next(struct p9_front *f, struct p9_front_reply *r)
 		return f->error;
 	}
 	while ((rc = next_answer(f, &a)) > 0) {
-		if (a.len > 0) {
-			f->held = a.user;
-			return take_answer(f, a.user, a.len, r);
+		struct p9_front_slot *s = a.user;
+		if (a.len > 0 && !s->stale) {
+			s->flying = false;
+			f->held = s;
+			return take_answer(f, s, a.len, r);
 		}
-		put_slot(f, a.user); /* a request that was flushed: it has no reply */
+		f->nstale -= s->stale;
+		put_slot(f, s); /* of a request that was flushed, and has no reply, or that the last device had */
 	}
 	return rc == 0 && f->gone ? p9_front_fail(f, f->gone_code, f->gone) : rc;
 }
@@ -477,6 +561,7 @@ static int events(struct p9_front *f, int ms)
 	int n = epoll_wait(f->ep, ev, 8, ms);
 	for (int i = 0; i < n; i++) {
 		if (ev[i].data.u32 == EV_ERR) {
+			f->faulty = true;
 			gone(f, P9_EIO, "the device has stopped working on our requests: it found fault with one");
 		} else if (ev[i].data.u32 == EV_SOCKET) {
 			char byte;

@@ -29,7 +29,7 @@ struct p9_front_conf {
 	unsigned queues; /* 0: one */
 	unsigned depth;	 /* requests in flight */
 	uint32_t msize;	 /* longest message */
-	int timeout_ms;	 /* for each answer of the control conversation */
+	int timeout_ms;	 /* for the control conversation */
 };
 /* Returns 0, or -P9_Exxx with the cause in err (P9_FRONT_ERR bytes). */
 P9_MUST_USE int p9_front_open(struct p9_front **out, const struct p9_front_conf *conf, char *err);
@@ -37,10 +37,16 @@ P9_MUST_USE int p9_front_open(struct p9_front **out, const struct p9_front_conf 
 void p9_front_close(struct p9_front *f);
 /* The same end, seen by the device at once; the memory stays until p9_front_close(). */
 void p9_front_hang_up(struct p9_front *f);
-/* After p9_front_hang_up() or the device's end: the same memory, rings and requests in flight with a device that is back,
- * over a new connection, which becomes the front's. Requests in flight are answered by it, if the old one handed over a
- * record of them (P9_FRONT_TRACKED). */
+/* After that: whether the device has ended its half of the connection, too. Until then it may be at work in our memory. */
+P9_MUST_USE bool p9_front_let_go(struct p9_front *f);
+/* Then: the same memory with a device that is back, over a new connection, which becomes the front's, also after a failure
+ * (which may be followed by another attempt). Every request that was in flight counts as lost: the answers that the new
+ * device owes by the old one's in-flight books are thrown away, and until the last of them p9_front_send() says
+ * -P9_EAGAIN. Where the books are of no use (there are none, other features, a device that found fault with a request) the
+ * rings begin anew. Waits for the control conversation, 3 s at most. */
 P9_MUST_USE int p9_front_again(struct p9_front *f, int fd, char *err);
+/* Whether such answers are still to come. */
+P9_MUST_USE bool p9_front_again_busy(const struct p9_front *f);
 
 /* Memory that the device reaches; NULL when n is above msize, or none is left. Aligned to a page. */
 void *p9_front_buffer(struct p9_front *f, size_t n);
@@ -84,6 +90,8 @@ int p9_front_wait(struct p9_front *f, int ms);
 int p9_front_fd(const struct p9_front *f);
 P9_MUST_USE bool p9_front_arm(struct p9_front *f);
 
+/* Whether the device has ended the link; the next call that can fails then. */
+P9_MUST_USE bool p9_front_ended(const struct p9_front *f);
 /* Why the link ended; "" while it lives. */
 const char *p9_front_error(const struct p9_front *f);
 int p9_front_socket(const struct p9_front *f);

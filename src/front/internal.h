@@ -19,6 +19,8 @@ struct p9_front_slot {
 	uint8_t *out_block, *block; /* NULL: none taken */
 	uint8_t *reply, *data;
 	uint32_t room, bulk;
+	bool flying; /* the device has it */
+	bool stale;  /* and its owner has been told that the device is gone: the answer is nobody's */
 };
 struct p9_front_queue {
 	struct p9_vdrv drv;
@@ -42,8 +44,11 @@ struct p9_front {
 	uint8_t *head;				   /* copy of a reply's head: P9_FRONT_HEAD bytes */
 	void *places;
 	int sock, ep;
-	int timeout_ms;
-	int inflight; /* the device's record of what it has not answered; -1: none */
+	int patience_ms, timeout_ms; /* as configured; of the conversation that goes on */
+	int64_t until;		     /* ms: when the control conversation must be through */
+	unsigned nstale;	     /* slots that are */
+	bool faulty;		     /* the device refused a chain, or our books: neither is shown to another */
+	int inflight;		     /* the device's record of what it has not answered; -1: none */
 	struct vu_inflight inflight_desc;
 	uint64_t features, protocol;
 	char tag[VU_CONFIG_MAX];
@@ -63,9 +68,11 @@ void p9_region_free(struct p9_region *m);
 uint8_t *p9_region_get(struct p9_region *m, unsigned reserve);
 void p9_region_put(struct p9_region *m, uint8_t *block);
 /* control.c */
+/* How long all that follows may take. */
+void p9_front_allow(struct p9_front *f, int ms);
 /* The conversation that makes a device of what is behind f->sock. Returns 0, or -P9_Exxx with the cause in err. */
 P9_MUST_USE int p9_front_talk(struct p9_front *f, unsigned queues, const char *tag, char *err);
-/* Memory and rings, which exist by then; `base` of each ring is where the device goes on. */
+/* Memory and rings, which exist by then; the used index of each ring is where the device goes on. */
 P9_MUST_USE int p9_front_start(struct p9_front *f, char *err);
 /* Stops them. */
 void p9_front_stop(struct p9_front *f);

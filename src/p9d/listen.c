@@ -201,21 +201,6 @@ static int listen_tcp(struct p9d_listener *l, bool insecure)
 	return fd;
 }
 
-static int connect_monitor(struct p9d_listener *l)
-{
-	struct sockaddr_un sa = { .sun_family = AF_UNIX };
-	memcpy(sa.sun_path, l->addr.path, sizeof(sa.sun_path));
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0 && connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0) {
-		return fd;
-	}
-	int rc = fail_errno(l->text);
-	if (fd >= 0) {
-		close(fd);
-	}
-	return rc;
-}
-
 /* A socket that is open already: one that a monitor is at the other end of, or one that monitors will connect to. */
 static int listen_given(struct p9d_listener *l)
 {
@@ -262,8 +247,7 @@ static int listen_vhost(struct p9d_listener *l, const struct p9d_config *c)
 		return listen_given(l);
 	}
 	if (l->addr.connect) {
-		l->addr.in = l->addr.out = connect_monitor(l);
-		return l->addr.in < 0 ? -1 : 0;
+		return 0; /* monitor.c */
 	}
 	l->source.fd = listen_unix(l, c->socket_mode);
 	return l->source.fd < 0 ? -1 : 0;
@@ -478,9 +462,32 @@ static int on_ready(struct p9_source *s, uint32_t events)
 	return 0;
 }
 
+int p9d_listen_adopt(struct p9d_listener *l, int in, int out)
+{
+	struct p9_peer peer = { .kind = P9_PEER_FD };
+	struct ucred cr;
+	struct sockaddr_storage sa = { 0 };
+	socklen_t len = sizeof(cr), salen = sizeof(sa);
+	if (getsockname(in, (struct sockaddr *)&sa, &salen) == 0 &&
+	    (sa.ss_family == AF_INET || sa.ss_family == AF_INET6)) {
+		peer.kind = P9_PEER_TCP; /* the same rules as for one that was accepted */
+	} else if (getsockopt(in, SOL_SOCKET, SO_PEERCRED, &cr, &len) == 0 && cr.pid > 0) {
+		peer = (struct p9_peer){ P9_PEER_UNIX, true, cr.uid, cr.gid, (uint32_t)cr.pid, "" };
+	}
+	snprintf(peer.text, sizeof(peer.text), "%.90s", l->text);
+	as_guest(l, &peer);
+	fcntl(in, F_SETFL, fcntl(in, F_GETFL) | O_NONBLOCK);
+	fcntl(out, F_SETFL, fcntl(out, F_GETFL) | O_NONBLOCK);
+	return p9_server_accept(l->srv, maker(&peer), in, out, &peer);
+}
+
 int p9d_listen_start(struct p9d_listener *l, struct p9_server *srv)
 {
 	l->srv = srv;
+	if (l->addr.connect) {
+		p9d_monitor_begin(l);
+		return 0;
+	}
 	if (l->source.fd >= 0) {
 		l->source.ready = on_ready;
 		l->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -489,21 +496,7 @@ int p9d_listen_start(struct p9d_listener *l, struct p9_server *srv)
 	if (l->inherited) {
 		return 0; /* its connection is among those that were taken over */
 	}
-	struct p9_peer peer = { .kind = P9_PEER_FD };
-	struct ucred cr;
-	struct sockaddr_storage sa = { 0 };
-	socklen_t len = sizeof(cr), salen = sizeof(sa);
-	if (getsockname(l->addr.in, (struct sockaddr *)&sa, &salen) == 0 &&
-	    (sa.ss_family == AF_INET || sa.ss_family == AF_INET6)) {
-		peer.kind = P9_PEER_TCP; /* the same rules as for one that was accepted */
-	} else if (getsockopt(l->addr.in, SOL_SOCKET, SO_PEERCRED, &cr, &len) == 0 && cr.pid > 0) {
-		peer = (struct p9_peer){ P9_PEER_UNIX, true, cr.uid, cr.gid, (uint32_t)cr.pid, "" };
-	}
-	snprintf(peer.text, sizeof(peer.text), "%.90s", l->text);
-	as_guest(l, &peer);
-	fcntl(l->addr.in, F_SETFL, fcntl(l->addr.in, F_GETFL) | O_NONBLOCK);
-	fcntl(l->addr.out, F_SETFL, fcntl(l->addr.out, F_GETFL) | O_NONBLOCK);
-	return p9_server_accept(srv, maker(&peer), l->addr.in, l->addr.out, &peer);
+	return p9d_listen_adopt(l, l->addr.in, l->addr.out);
 }
 
 /* Takes the socket file away, if it is still the one we made. */
@@ -525,5 +518,6 @@ void p9d_listen_close(struct p9d_listener *l)
 	if (l->reserve_fd >= 0) {
 		close(l->reserve_fd);
 	}
+	p9d_monitor_end(l);
 	l->source.fd = l->reserve_fd = -1;
 }

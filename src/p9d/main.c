@@ -23,7 +23,6 @@
 
 #define LISTEN_FDS_START 3
 #define STOP_MS 900 /* SIGTERM ends within a second */
-#define LINK_LOOK_MS 50
 
 static struct p9d d = { .control = -1, .stop = -1, .ends = -1 };
 
@@ -168,7 +167,8 @@ static void close_listeners(void)
 static bool only_descriptors(void)
 {
 	for (unsigned i = 0; i < d.nlisteners; i++) {
-		if (d.listeners[i].passed || d.listeners[i].source.fd >= 0) {
+		const struct p9d_listener *l = &d.listeners[i];
+		if (l->passed || l->source.fd >= 0 || l->addr.connect) {
 			return false;
 		}
 	}
@@ -233,10 +233,16 @@ static bool on_signal(void)
 
 static void wait_for_end(void)
 {
-	bool ends_with_link = only_descriptors();
+	bool ends_with_link = only_descriptors(), ticks = ends_with_link;
+	for (unsigned i = 0; i < d.nlisteners; i++) {
+		ticks |= d.listeners[i].monitor.on;
+	}
 	for (bool go_on = true; go_on;) {
 		struct pollfd p[2] = { { d.stop, POLLIN, 0 }, { d.control, POLLIN, 0 } };
-		int n = poll(p, 2, ends_with_link ? LINK_LOOK_MS : -1);
+		for (unsigned i = 0; i < d.nlisteners; i++) {
+			p9d_monitor_tick(&d.listeners[i]);
+		}
+		int n = poll(p, 2, ticks ? P9D_TICK_MS : -1);
 		if (n > 0 && p[1].revents) {
 			p9d_control_ready(&d);
 		}

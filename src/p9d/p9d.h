@@ -2,6 +2,7 @@
 /* p9d.h - what the files of p9d share. */
 #ifndef P9_P9D_H
 #define P9_P9D_H
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include "base/addr.h"
@@ -12,6 +13,7 @@
 
 #define P9D_LISTEN_MAX 64
 #define P9D_EXPORT_MAX 256
+#define P9D_TICK_MS 50
 
 struct p9d_export {
 	char *spec; /* as given; the strings below point into it */
@@ -37,6 +39,17 @@ struct p9d_listener {
 	bool inherited;	     /* from the p9d before us */
 	bool file_inherited; /* and so was its file: not ours before the other has gone */
 	struct p9_vhost_conf vhost;
+	struct p9d_monitor {
+		struct p9_job job;
+		bool on;	  /* the monitor listens, we connect */
+		bool told;	  /* the log says that we wait */
+		atomic_bool busy; /* a connection is on its way to loop 0: */
+		int fd;
+		int watch;	/* the same connection; -1: there is none */
+		uint64_t next;	/* ms: the next attempt is not before this, */
+		uint64_t since; /* and the last that went well was at this */
+		uint32_t wait;	/* ms, after the next failure */
+	} monitor;
 };
 
 struct p9d_config {
@@ -78,6 +91,8 @@ int p9d_listen_passed(struct p9d_listener *l, const struct p9d_config *c, int fd
  * socket file is not ours until the caller sets unlink_path, dev and ino. */
 int p9d_listen_inherited(struct p9d_listener *l, const struct p9d_config *c, const char *text, int fd);
 int p9d_listen_start(struct p9d_listener *l, struct p9_server *srv);
+/* Takes a connection, of two descriptors or one socket. On loop 0, or before the server starts. */
+P9_MUST_USE int p9d_listen_adopt(struct p9d_listener *l, int in, int out);
 void p9d_listen_unlink(struct p9d_listener *l);
 void p9d_listen_close(struct p9d_listener *l);
 /* notify.c: tells a service manager that we serve, and who we are: sd_notify(3)'s protocol. */
@@ -85,5 +100,11 @@ void p9d_notify(void);
 /* Goes on in a process of its own; the one that was started waits until p9d_tell_starter() and then ends. Returns 0 there. */
 P9_MUST_USE int p9d_background(void);
 void p9d_tell_starter(void);
+/* monitor.c, for listeners whose monitor listens; all on the main thread. source.fd is a connection to it that another p9d
+ * has made, or -1. */
+void p9d_monitor_begin(struct p9d_listener *l);
+/* Looks whether there is a monitor, or it has gone; to be called every P9D_TICK_MS or so. */
+void p9d_monitor_tick(struct p9d_listener *l);
+void p9d_monitor_end(struct p9d_listener *l);
 
 #endif

@@ -32,7 +32,7 @@ static void pack_export(const struct p9d *d, const struct p9d_export *e, struct 
 static void pack_listener(const struct p9d_listener *l, struct p9_pack *p)
 {
 	p9_pack_text(p, l->text);
-	p9_pack_fd(p, l->source.fd);
+	p9_pack_fd(p, l->monitor.on ? l->monitor.watch : l->source.fd);
 	p9_pack_number(p, l->dev);
 	p9_pack_number(p, l->ino);
 	p9_pack_number(p, l->unlink_path);

@@ -13,18 +13,21 @@ import struct
 import threading
 
 GET_FEATURES, SET_FEATURES, SET_MEM_TABLE, SET_ADDR, GET_BASE, SET_KICK, SET_CALL, SET_ERR = 1, 2, 5, 9, 11, 12, 13, 14
-GET_PROTOCOL, SET_PROTOCOL, GET_QUEUES, ENABLE, GET_CONFIG, SET_NUM, GET_INFLIGHT = 15, 16, 17, 18, 24, 8, 31
+GET_PROTOCOL, SET_PROTOCOL, GET_QUEUES, ENABLE, GET_CONFIG, SET_NUM, SET_BASE = 15, 16, 17, 18, 24, 8, 10
+GET_INFLIGHT, SET_INFLIGHT = 31, 32
 FEATURES = 1 | 1 << 28 | 1 << 29 | 1 << 30 | 1 << 32
-MQ, REPLY_ACK, CONFIG = 1, 1 << 3, 1 << 9
+MQ, REPLY_ACK, CONFIG, INFLIGHT = 1, 1 << 3, 1 << 9, 1 << 12
 
 
 class Device:
-    def __init__(self, path, answer=None, control=None, features=FEATURES, protocol=MQ | REPLY_ACK | CONFIG, once=True):
+    def __init__(self, path, answer=None, control=None, features=FEATURES, protocol=MQ | REPLY_ACK | CONFIG):
         """answer(device, request, place) for each 9P request but the first two; control(device, request, flags, payload)
         returns True when it has dealt with a control message."""
-        self.answer, self.control, self.features, self.protocol, self.once = answer, control, features, protocol, once
-        self.ack = False
+        self.answer, self.control, self.features, self.protocol = answer, control, features, protocol
+        self.ack, self.tag = False, b"tag"
         self.requests = []
+        self.links = 0          # connections so far
+        self.books = []         # for each that brought books: their inode, and where the ring goes on
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
         self.listener.listen(4)
@@ -43,6 +46,7 @@ class Device:
             except OSError:
                 return
             self.fds, self.mem, self.ring, self.taken, self.used = {}, None, {}, 0, 0
+            self.links += 1
             try:
                 self.serve()
             except (OSError, EOFError, IndexError, struct.error):  # scribbled memory is not to be walked
@@ -97,15 +101,31 @@ class Device:
             _, _, self.desc, self.usedring, self.avail, _ = struct.unpack("=IIQQQQ", payload)
         elif request == SET_PROTOCOL:
             self.ack = bool(struct.unpack("=Q", payload)[0] & REPLY_ACK)
+        elif request == SET_BASE:
+            self.taken = self.used = struct.unpack("=II", payload)[1]
+        elif request == SET_INFLIGHT:
+            self.books.append(os.fstat(fds[0]).st_ino)
+            os.close(fds[0])
+        elif request == GET_INFLIGHT:
+            self.give_books(payload)
+            return
         answers = {GET_FEATURES: self.features, GET_PROTOCOL: self.protocol, GET_QUEUES: 1}
         if request in answers:
             self.reply(request, struct.pack("=Q", answers[request]))
         elif request == GET_CONFIG:
-            self.reply(request, payload[:12] + b"\x03\x00tag" + bytes(251))
+            self.reply(request, payload[:12] + struct.pack("<H", len(self.tag)) + self.tag.ljust(254, b"\0"))
         elif request == GET_BASE:
             self.reply(request, struct.pack("=II", 0, self.taken))
         elif self.ack and flags & 8:
             self.reply(request, bytes(8))
+
+    def give_books(self, payload):
+        _, _, queues, num = struct.unpack("=QQHH", payload[:20])
+        self.memfd = os.memfd_create("books")
+        os.ftruncate(self.memfd, (16 + 16 * num) * queues)
+        body = struct.pack("=QQHH", (16 + 16 * num) * queues, 0, queues, num).ljust(len(payload), b"\0")
+        self.sock.sendmsg([struct.pack("=III", GET_INFLIGHT, 5, len(body)) + body],
+                          [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [self.memfd]))])
 
     # ---- the ring ----
     def read(self, addr, n):

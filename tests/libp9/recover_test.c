@@ -464,22 +464,32 @@ static void threads(void **state)
 }
 
 /* ---- */
-static int begin(bool threaded)
+static int begin(bool device, bool threaded)
 {
 	struct p9_client_opts o = { .uid = geteuid(), .reconnect_ms = 20000 };
-	server_start(&srv);
+	server_start_as(&srv, device);
 	c = server_dial(&srv, &o);
 	return threaded ? p9_client_thread(c) : 0;
 }
 
 static int stepped(void **state)
 {
-	return begin(false);
+	return begin(false, false);
 }
 
 static int threaded(void **state)
 {
-	return begin(true);
+	return begin(false, true);
+}
+
+static int device_stepped(void **state)
+{
+	return begin(true, false);
+}
+
+static int device_threaded(void **state)
+{
+	return begin(true, true);
 }
 
 static int end(void **state)
@@ -498,27 +508,19 @@ static int end(void **state)
 	return 0;
 }
 
-#define TWO(f) \
-	cmocka_unit_test_setup_teardown(f, stepped, end), \
+#define ONE(f, how, begin) \
 	{ \
-#f "/thread", f, threaded, end, NULL \
+#f how, f, begin, end, NULL \
 	}
+#define STEPPED(f) ONE(f, "", stepped), ONE(f, "/device", device_stepped)
+#define THREADED(f) ONE(f, "/thread", threaded), ONE(f, "/device/thread", device_threaded)
+#define ALL(f) STEPPED(f), THREADED(f)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TWO(idle),
-		TWO(in_mid_read),
-		TWO(in_mid_write),
-		TWO(locks),
-		TWO(replaced),
-		TWO(names),
-		cmocka_unit_test_setup_teardown(deep, stepped, end),
-		TWO(directories),
-		TWO(attributes),
-		TWO(never_back),
-		cmocka_unit_test_setup_teardown(polled, stepped, end),
-		cmocka_unit_test_setup_teardown(threads, threaded, end),
+		ALL(idle),     ALL(in_mid_read), ALL(in_mid_write), ALL(locks),	     ALL(replaced),   ALL(names),
+		STEPPED(deep), ALL(directories), ALL(attributes),   ALL(never_back), STEPPED(polled), THREADED(threads),
 	};
 	cmocka_set_test_filter(getenv("ONLY"));
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* server.h - a p9d of one's own for a test: started on a Unix socket, killed, started again. */
+/* server.h - a p9d of one's own for a test: started on a Unix socket, or as a vhost-user device, killed, started again. */
 #ifndef P9_TESTS_SERVER_H
 #define P9_TESTS_SERVER_H
 #include <fcntl.h>
@@ -16,7 +16,9 @@
 
 struct server {
 	char *base; /* scratch directory: the tree is in "t" */
-	char tree[300], addr[300];
+	char tree[300], addr[300], listen[320];
+	const char *path; /* of the socket */
+	bool device;
 	pid_t pid;
 };
 
@@ -41,7 +43,7 @@ static inline void server_run(struct server *s)
 {
 	const char *p9d = getenv("P9D");
 	assert_non_null(p9d);
-	unlink(s->addr + 5);
+	unlink(s->path);
 	s->pid = fork();
 	assert_true(s->pid >= 0);
 	if (s->pid == 0) {
@@ -51,10 +53,10 @@ static inline void server_run(struct server *s)
 		if (!getenv("P9D_LOG")) { /* nor should it hold on to a pipe that somebody reads from us */
 			dup2(null, 2);
 		}
-		execl(p9d, p9d, "-l", s->addr, s->tree, (char *)NULL);
+		execl(p9d, p9d, "-l", s->listen, s->tree, (char *)NULL);
 		_exit(127);
 	}
-	for (int i = 0; i < 3000 && !answers(s->addr + 5); i++) {
+	for (int i = 0; i < 3000 && !answers(s->path); i++) {
 		assert_int_equal(waitpid(s->pid, NULL, WNOHANG), 0);
 		pause_ms(10);
 	}
@@ -68,14 +70,22 @@ static inline void server_kill(struct server *s)
 	s->pid = 0;
 }
 
-static inline void server_start(struct server *s)
+static inline void server_start_as(struct server *s, bool device)
 {
 	memset(s, 0, sizeof(*s));
+	s->device = device;
 	s->base = p9t_tempdir();
 	snprintf(s->tree, sizeof(s->tree), "%s/t", s->base);
-	snprintf(s->addr, sizeof(s->addr), "unix:%s/s", s->base);
+	snprintf(s->addr, sizeof(s->addr), "%s:%s/s", device ? "vhost-user" : "unix", s->base);
+	snprintf(s->listen, sizeof(s->listen), "%s%s", s->addr, device ? ",tag=t" : "");
+	s->path = strchr(s->addr, ':') + 1;
 	assert_int_equal(mkdir(s->tree, 0755), 0);
 	server_run(s);
+}
+
+static inline void server_start(struct server *s)
+{
+	server_start_as(s, false);
 }
 
 static inline void server_stop(struct server *s)

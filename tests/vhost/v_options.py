@@ -5,11 +5,19 @@ import os
 import signal
 import socket
 import subprocess
+import time
 
 import common
 import frontend as vu
-from common import P9d, check, denied, equal, fresh, put, suite
+from common import P9d, check, denied, equal, fresh, put, suite, until
 from setup import Device, make_tree, works
+
+
+def listening(path):
+    s = socket.socket(socket.AF_UNIX)
+    s.bind(path)
+    s.listen(4)
+    return s
 
 
 @suite.test
@@ -59,21 +67,63 @@ def options_several_devices_and_sockets():
 
 @suite.test
 def options_connect():
-    """The monitor listens, p9d connects; it ends when the monitor does."""
-    where, tree = fresh("sock"), make_tree()
+    """The monitor listens, p9d connects, again and again: there is no monitor yet, it goes, it comes back."""
+    where = fresh("sock")
+    path = where + "/s"
+    with Device(listen=["-l", f"vhost-user:{path},tag=t,connect"]) as s:
+        until(lambda: "no monitor is there (ENOENT), waiting for one" in s.output(), 10, s.output())
+        for i in range(4):
+            with listening(path) as listener:
+                for _ in range(2):      # the second time to the same socket
+                    s.path, _ = listener.accept()
+                    g = s.guest()
+                    works(g)
+                    g.monitor.close()
+                s.gone()
+            until(lambda n=i: s.output().count("waiting for one") == n + 2, 20, s.output())
+            os.unlink(path)
+        equal(s.output().count("(ECONNREFUSED), waiting for one"), 4, s.output())
+        check(s.process.poll() is None)
+        check(s.stop(sig=signal.SIGTERM) < 5)
+
+
+@suite.test
+def options_connect_to_who_does_not_want():
+    """A monitor that closes at once is not called in a loop, and one that is full is called again."""
+    where = fresh("sock")
+    path = where + "/s"
+    with listening(path) as listener, Device(listen=["-l", f"vhost-user:{path},tag=t,connect"]) as s:
+        began = time.monotonic()
+        for _ in range(4):
+            listener.accept()[0].close()
+        check(time.monotonic() - began > 0.6, "it does not wait longer and longer")     # 0.1 + 0.2 + 0.4
+        s.path, _ = listener.accept()
+        works(s.guest())
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(where + "/s")
-        listener.listen(1)
-        s = Device(tree=tree, listen=["-l", f"vhost-user:{where}/s,tag=t,connect"])
-        sock, _ = listener.accept()
-        s.path = sock
-        g = s.guest()
-        works(g)
-        g.monitor.close()
-        equal(s.process.wait(10), 0)
-    P9d("-e", f"x={tree}", listen=["-l", f"vhost-user:{where}/none,tag=t,connect"], ready=False).refuses(
-        "vhost-user:" + where + "/none", "No such file or directory (ENOENT)")
-    P9d("-e", f"x={tree}", listen=["-l", f"vhost-user:{where}/s,tag=t,connect"], ready=False).refuses("ECONNREFUSED")
+        listener.bind(where + "/full")
+        listener.listen(0)
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect(where + "/full")
+            with Device(listen=["-l", f"vhost-user:{where}/full,tag=t,connect"]) as s:
+                until(lambda: "(EAGAIN), waiting for one" in s.output(), 10, s.output())
+                listener.accept()[0].close()
+                s.path, _ = listener.accept()
+                works(s.guest())
+
+
+@suite.test
+def options_connect_beside_others():
+    """It waits, and other addresses are served meanwhile; so is the guest of one that came."""
+    where = fresh("sock")
+    with Device(listen=["-l", f"vhost-user:{where}/s,tag=t,connect", "-l", f"vhost-user:{where}/d,tag=d"], path=where + "/d") as s:
+        works(s.guest())
+        check("waiting for one" in s.output(), s.output())
+        with listening(where + "/s") as listener:
+            sock, _ = listener.accept()
+            other = Device.guest(s)
+            s.path = sock
+            works(s.guest())
+            works(other)
 
 
 @suite.test

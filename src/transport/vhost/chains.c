@@ -446,7 +446,10 @@ static void stop(struct p9_link *l)
 	for (unsigned i = 0; i < v->nqueues; i++) {
 		p9_vqueue_drop_kick(&v->queues[i]);
 	}
-	shutdown(v->ctl.fd, SHUT_RDWR);
+	if (v->nchains ==
+	    0) { /* else it ends when we are done with the guest's memory: who waits for that sees it so */
+		shutdown(v->ctl.fd, SHUT_RDWR);
+	}
 	p9_loop_del(v->loop, &v->ctl);
 }
 
@@ -477,6 +480,7 @@ static void free_vhost(struct p9_link *l)
 	p9_vmem_put(v->mem);
 	p9_loop_unpoll(v->loop, &v->poller);
 	p9_loop_del(v->loop, &v->ctl);
+	shutdown(v->ctl.fd, SHUT_RDWR); /* there may be other descriptors of it */
 	close(v->ctl.fd);
 	free(v->queues);
 	free(v);

@@ -71,6 +71,10 @@ int p9_vqueue_run(struct p9_vqueue *q)
 	if (q->nchains == 0 && q->inflight) { /* the books know better than a monitor that saw us die */
 		q->ring.last_avail = (uint16_t)(c.used + q->norphans);
 	}
+	if (q->norphans > q->orphan) {
+		p9_log(P9_LOG_INFO, "vhost-user %s: queue %u: %u request%s of a device before this one", v->conf.tag,
+		       (unsigned)(q - v->queues), q->norphans, q->norphans == 1 ? "" : "s");
+	}
 	return 0;
 }
 
