@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* spin.h - how long to look at shared memory before sleeping.
+/* spin.h - how long to look at shared memory, or at descriptors, before sleeping.
  *
  * News from another process that is at work takes a few microseconds; to sleep and be woken takes more. So whoever waits
  * looks for about as long as news usually takes. When it looked in vain (the other end is slow, or waits for the very
@@ -8,6 +8,7 @@
  */
 #ifndef P9_BASE_SPIN_H
 #define P9_BASE_SPIN_H
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
@@ -35,6 +36,13 @@ static inline void p9_spin_relax(void)
 #elif defined(__aarch64__)
 	__asm__ volatile("yield");
 #endif
+}
+
+/* Whether somebody else can be at work while this thread looks. */
+static inline bool p9_spin_worth(void)
+{
+	cpu_set_t set;
+	return sched_getaffinity(0, sizeof(set), &set) < 0 || CPU_COUNT(&set) > 1;
 }
 
 /* Waiting begins. Returns until when to look, 0: not at all. */
