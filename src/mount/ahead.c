@@ -143,6 +143,7 @@ static void look_finish(struct p9_mreq *r)
 		}
 	}
 	r->u32[0] += r->ncalls / 2;
+	p9_mreq_drop_made(r, false);
 	chunk(r);
 }
 

@@ -7,11 +7,11 @@
  * used longest ago are given back; such a file is walked to again from where it was found (node.c), and must be the same
  * one. Must stay true: an inode with busy > 0 keeps its fid; `dir` links go up to the root and are counted.
  */
+#include <stdlib.h>
+#include <string.h>
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
-#include <stdlib.h>
-#include <string.h>
 #include "mount/internal.h"
 
 #define HASH_MIN 1024u

@@ -329,7 +329,7 @@ static int rewalk_build(struct p9_mreq *r, unsigned step, struct p9_msg *t, void
 	const struct p9_minode *from = anchor(r, &n);
 	(void)step;
 	(void)dst;
-	r->u32[0] = n;
+	r->depth = n;
 	if (n == 0) {
 		return P9_MSKIP; /* somebody else was faster */
 	}
@@ -351,7 +351,7 @@ static int rewalk_took(struct p9_mreq *r, unsigned step, const struct p9_msg *re
 	const struct p9_qids *q = &reply->rwalk.wqid;
 	(void)step;
 	const struct p9_qid *last = q->n ? &q->v[q->n - 1] : NULL;
-	bool same = last && q->n == r->u32[0] && last->path == r->lost->path && last->type == r->lost->qtype;
+	bool same = last && q->n == r->depth && last->path == r->lost->path && last->type == r->lost->qtype;
 	if (same) {
 		p9_mreq_take(r, r->fid[0]);
 		p9_minode_fid(r->m, r->lost, r->fid[0]);
