@@ -4,7 +4,8 @@
  * State lives in struct p9_loop, never on the stack of the thread that runs it: events not yet handled stay in
  * loop->ev, so that a thread which takes over goes on at that place.
  *
- * Pollers are looked at before the loop sleeps (spin.h). So a busy ring costs no system call, and an idle one no CPU.
+ * Pollers and descriptors are looked at before the loop sleeps (spin.h). So a busy ring costs no system call, a busy socket
+ * no sleep, and an idle one no CPU.
  */
 #include <sys/eventfd.h>
 #include <time.h>
@@ -232,12 +233,14 @@ static bool descriptors_wait(struct p9_loop *loop)
 	return false;
 }
 
-/* Looks at the descriptors for a while before sleeping. Returns events that are there. */
+/* Looks at the descriptors for a while before sleeping: a peer that is at work has its next request ready sooner than a
+ * processor wakes from its sleep. Returns events that are there. */
 static int look_at_descriptors(struct p9_loop *loop)
 {
 	uint64_t until = p9_spin_begin(&loop->spin);
 	int n = 0;
 	while (until && n <= 0) {
+		p9_spin_yield();
 		n = epoll_wait(loop->ep, loop->ev, P9_LOOP_EVENTS, 0);
 		if (n <= 0 && (atomic_load_explicit(&loop->posted, memory_order_relaxed) || p9_spin_clock() >= until)) {
 			p9_spin_missed(&loop->spin);

@@ -151,7 +151,7 @@ struct p9_mreq {
 	struct p9_mhandle *h;	     /* counted */
 	const struct p9_mop *then;   /* the operation, while a fid is walked again for it */
 	struct p9_minode *lost;
-	unsigned depth; /* names on the way to it */
+	unsigned depth;				/* names on the way to it */
 	const struct p9_mop *then_as, *then_us; /* what makes an entry, as its maker, and as ourselves */
 	uint32_t maker, as;			/* his uid; the directory, walked to from his attach, or P9_NOFID */
 	struct fuse_file_info fi;

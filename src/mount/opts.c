@@ -12,7 +12,7 @@
 #include "mount/mount.h"
 
 #define TIMEOUT_SECONDS 30u
-#define BUSY_POLL_US 50u
+#define BUSY_POLL_US 100u
 #define MAX_FIDS 16384u
 
 enum what {

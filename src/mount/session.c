@@ -292,6 +292,7 @@ static bool kernel_asks(const struct p9_mount *m)
 static bool look_until(struct p9_mount *m, uint64_t until)
 {
 	for (unsigned looks = 1; p9_spin_clock() < until; looks++) {
+		p9_spin_yield();
 		if (p9_client_work(m->client) != 0) {
 			return true;
 		}
