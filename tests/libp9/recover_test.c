@@ -418,6 +418,40 @@ static void polled(void **state)
 	ok(c, p9_close(f));
 }
 
+/* Requests that need each other go out again in their order, whatever their tags are. */
+static void in_order(void **state)
+{
+	static struct own o[3];
+	struct p9_client_opts opts = { .uid = geteuid(), .reconnect_ms = 20000, .depth = 5 };
+	server_put(&srv, "f", "content", 7);
+	p9_client_free(c);
+	c = server_dial(&srv, &opts);
+	for (int round = 0; round < 8; round++) {
+		int status;
+		uint32_t fid;
+		ok(c, p9_client_fid(c, &fid));
+		struct p9_msg t[3] = {
+			{ .type = P9_Twalk,
+			  .twalk = { .fid = p9_client_root(c), .newfid = fid, .wname = { 1, { P9T_STR("f") } } } },
+			{ .type = P9_Tgetattr, .tgetattr = { .fid = fid, .request_mask = P9_GETATTR_BASIC } },
+			{ .type = P9_Tclunk, .tclunk = { .fid = fid } },
+		};
+		kill(srv.pid, SIGSTOP);
+		assert_int_equal(waitpid(srv.pid, &status, WUNTRACED), srv.pid);
+		for (int i = 0; i < 3; i++) {
+			o[i] = (struct own){ .call = { .done = on_answer } };
+			ok(c, p9_client_send(c, &t[i], NULL, &o[i].call));
+		}
+		ok(c, p9_client_work(c));
+		restart();
+		work_until_idle();
+		for (int i = 0; i < 3; i++) {
+			assert_true(o[i].answered);
+			assert_int_equal(o[i].error, 0);
+		}
+	}
+}
+
 /* ---- several threads while the server comes and goes ---- */
 static bool ending;
 
@@ -518,6 +552,7 @@ int main(void)
 		TWO(attributes),
 		TWO(never_back),
 		cmocka_unit_test_setup_teardown(polled, stepped, end),
+		cmocka_unit_test_setup_teardown(in_order, stepped, end),
 		cmocka_unit_test_setup_teardown(threads, threaded, end),
 	};
 	cmocka_set_test_filter(getenv("ONLY"));
