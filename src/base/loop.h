@@ -54,6 +54,7 @@ struct p9_loop {
 	struct p9_source bell_source;
 	struct p9_poller *pollers;
 	struct p9_spin spin;
+	bool spins;	 /* looks before it sleeps */
 	uint64_t looked; /* ns: the last epoll_wait(2) while they have news all the time */
 	/* Set by the owner: goes on after the loop was taken over in the middle of a call. Returns 0 or P9_LOST. */
 	int (*on_stolen)(struct p9_loop *loop);

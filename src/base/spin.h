@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* spin.h - how long to look at shared memory before sleeping.
+/* spin.h - how long to look at shared memory, or at descriptors, before sleeping.
  *
- * News from another process that is at work takes a few microseconds; to sleep and be woken takes more. So whoever waits
- * looks for about as long as news usually takes. When it looked in vain (the other end is slow, or waits for the very
+ * News from another process that is at work takes a few microseconds; to sleep and be woken takes more, some 20 on a virtual
+ * machine whose processors halt. So whoever waits looks for about as long as news usually takes, and no less than twice
+ * that: with less, two ends that sleep would never find out that neither needs to. When it looked in vain (the other end is slow, or waits for the very
  * processor that we spin on), it sleeps at once the next time, then the next two, four ... 256 times. So polling in vain
  * costs next to nothing, and an idle end nothing.
  */
 #ifndef P9_BASE_SPIN_H
 #define P9_BASE_SPIN_H
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
 
 #define P9_SPIN_LOOKS 64 /* between two looks at the clock */
-enum { P9_SPIN_LEAST = 10000, P9_SPIN_MOST = 50000 /* ns */, P9_SPIN_PAUSE = 256 };
+enum { P9_SPIN_LEAST = 50000, P9_SPIN_MOST = 100000 /* ns */, P9_SPIN_PAUSE = 256 };
 
 struct p9_spin {
 	uint32_t usual; /* ns that news takes when it comes soon */
@@ -35,6 +37,21 @@ static inline void p9_spin_relax(void)
 #elif defined(__aarch64__)
 	__asm__ volatile("yield");
 #endif
+}
+
+/* Whether somebody else can be at work while this thread looks. */
+static inline bool p9_spin_worth(void)
+{
+	cpu_set_t set;
+	return sched_getaffinity(0, sizeof(set), &set) < 0 || CPU_COUNT(&set) > 1;
+}
+
+/* Between two looks that are system calls. Whoever is waited for may be on this very processor: kernels wake a process where
+ * its waker runs. Without this, looking would keep it from answering; with it, that costs what going to sleep does, and
+ * with two processors at work the kernel moves one of the two away. */
+static inline void p9_spin_yield(void)
+{
+	sched_yield();
 }
 
 /* Waiting begins. Returns until when to look, 0: not at all. */

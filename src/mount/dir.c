@@ -119,13 +119,15 @@ static void fill_plain(struct p9_mreq *r)
 	p9_mreq_buf(r, out, used);
 }
 
-/* ---- plus: step 2k walks to entry k, step 2k + 1 looks at it ---- */
+/* ---- plus: of r->piece steps for each entry the first walks to it, the second looks at it, and others ask for extended
+ * attributes that it is not expected to have ---- */
 static int plus_build(struct p9_mreq *r, unsigned i, struct p9_msg *t, void **dst)
 {
-	struct p9_mentry *e = &r->entries[i / 2];
+	struct p9_mentry *e = &r->entries[i / r->piece];
+	unsigned what = i % r->piece;
 	(void)dst;
 	bool known = e->ino || dots(e->name, e->name_len);
-	if (i % 2 == 0) {
+	if (what == 0) {
 		if (known || r->ino->fid == P9_NOFID) { /* or its fid was given back: the kernel will look names up */
 			return P9_MSKIP;
 		}
@@ -135,8 +137,14 @@ static int plus_build(struct p9_mreq *r, unsigned i, struct p9_msg *t, void **ds
 				      .twalk = { .fid = r->ino->fid, .newfid = e->fid, .wname = { 1, { name } } } };
 		return rc;
 	}
-	if (!e->ino && (e->fid == P9_NOFID || r->calls[i - 1].error || (r->u32[2] && !e->walked))) {
+	if (!e->ino && (e->fid == P9_NOFID || r->calls[i - what].error || (r->u32[2] && !e->walked))) {
 		return P9_MSKIP;
+	}
+	if (what > 1) {
+		*t = (struct p9_msg){ .type = P9_Txattrwalk,
+				      .txattrwalk = { .fid = e->ino ? e->ino->fid : e->fid,
+						      .name = p9_mstr(r->m->xnames[what - 2].name) } };
+		return p9_client_fid(r->m->client, &t->txattrwalk.newfid);
 	}
 	*t = (struct p9_msg){ .type = P9_Tgetattr,
 			      .tgetattr = { .fid = e->ino ? e->ino->fid : e->fid, .request_mask = P9_MOUNT_ATTRS } };
@@ -145,8 +153,12 @@ static int plus_build(struct p9_mreq *r, unsigned i, struct p9_msg *t, void **ds
 
 static int plus_took(struct p9_mreq *r, unsigned i, const struct p9_msg *reply)
 {
-	struct p9_mentry *e = &r->entries[i / 2];
-	if (i % 2 == 0) {
+	struct p9_mentry *e = &r->entries[i / r->piece];
+	unsigned what = i % r->piece;
+	if (what > 1) {
+		return 0; /* it has it: the fid goes back with the request */
+	}
+	if (what == 0) {
 		e->qid = reply->rwalk.wqid.v[0];
 		e->walked = true;
 		if (r->u32[2]) {
@@ -157,6 +169,20 @@ static int plus_took(struct p9_mreq *r, unsigned i, const struct p9_msg *reply)
 	e->attr = reply->rgetattr;
 	e->got = p9_mattr_check(&e->attr) == 0 && e->attr.qid.path == e->qid.path && e->attr.qid.type == e->qid.type;
 	return 0;
+}
+
+/* What an entry was found not to have. */
+static void note_absent(struct p9_mreq *r, unsigned k, struct p9_minode *i)
+{
+	struct p9_mount *m = r->m;
+	uint8_t mask = 0;
+	for (unsigned x = 0; x + 2 < r->piece; x++) {
+		int error = r->calls[k * r->piece + 2 + x].error;
+		mask |= (uint8_t)((error != 0 && error == m->xnames[x].error) << x);
+	}
+	if (r->u32[1] == m->xepoch && r->changes == m->xchanges) {
+		p9_mabsent_set(m, i, mask, r->changes);
+	}
 }
 
 /* What the kernel is told about one entry; without an inode it will look it up when it wants to know. */
@@ -181,6 +207,7 @@ static void plus_entry(struct p9_mreq *r, unsigned k, struct fuse_entry_param *o
 		p9_minode_place(m, i, r->ino, (const char *)e->name, e->name_len);
 	}
 	p9_mentry_fill(m, i, &e->attr, out);
+	note_absent(r, k, i);
 }
 
 static void plus_forget(struct p9_mreq *r, unsigned upto)
@@ -297,8 +324,13 @@ static void fill_plus(struct p9_mreq *r)
 	}
 	if (r->nentries == 0) {
 		p9_mreq_buf(r, NULL, 0);
-	} else if (p9_mreq_many(r, 2 * r->nentries)) {
-		r->u32[2] = !r->m->ordered; /* then each walk's reply is awaited */
+		return;
+	}
+	r->u32[2] = !r->m->ordered; /* then each walk's reply is awaited */
+	r->piece = 2 + (r->m->ordered ? p9_mabsent_names(r->m) : 0);
+	r->u32[1] = r->m->xepoch;
+	r->changes = r->m->xchanges;
+	if (p9_mreq_many(r, r->piece * r->nentries)) {
 		p9_mreq_chain(r, &plus_op);
 	}
 }

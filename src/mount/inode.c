@@ -9,10 +9,14 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include "mount/internal.h"
 
 #define HASH_MIN 1024u
 #define FIDS_LEAST 128u
+#define TRIM_LEAST 4096u
 #define FID_BATCH 64u /* given back at a time */
 
 static size_t slot(const struct p9_mount *m, uint64_t path, uint8_t qtype)
@@ -94,6 +98,7 @@ void p9_minode_fini(struct p9_mount *m)
 				struct p9_mhandle *h = i->handles;
 				i->handles = h->next;
 				free(h->ents);
+				free(h->head);
 				free(h);
 			}
 			free(i->name);
@@ -250,14 +255,25 @@ void p9_minode_unref(struct p9_mount *m, struct p9_minode *i)
 
 void p9_minode_looked(struct p9_mount *m, struct p9_minode *i)
 {
-	(void)m;
 	i->nlookup++;
+	p9_mahead_drop(m, i); /* what the kernel was told is newer, or the same */
+}
+
+void p9_minode_give_back(struct p9_mount *m)
+{
+	if (m->most_inodes > TRIM_LEAST && m->ninodes < m->most_inodes / 4) {
+		m->most_inodes = m->ninodes;
+#ifdef __GLIBC__
+		malloc_trim(0);
+#endif
+	}
 }
 
 void p9_minode_forget(struct p9_mount *m, struct p9_minode *i, uint64_t n)
 {
 	if (i != &m->root) {
 		i->nlookup -= n < i->nlookup ? n : i->nlookup;
+		m->most_inodes = m->ninodes > m->most_inodes ? m->ninodes : m->most_inodes;
 		reap(m, i);
 	}
 }

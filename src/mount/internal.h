@@ -9,8 +9,10 @@
 #define FUSE_USE_VERSION 314
 #include <fuse_lowlevel.h>
 #include <sys/stat.h>
+#include "base/spin.h"
 #include "mount/mount.h"
 
+#define P9_MHEAD_MS 1000u /* how long content that was read with an open may be handed out */
 #define P9_COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
 /* What tells whether a file's content has changed since. */
@@ -36,9 +38,18 @@ struct p9_minode {
 	uint64_t size;		 /* as far as known here */
 	struct p9_mstamp told;	 /* what the kernel was told last */
 	struct p9_mstamp cached; /* what was true when the kernel began to cache the content */
+	bool content;		 /* it has read since */
 	struct p9_mhandle *handles;
 	struct p9_mowner *owners; /* of POSIX locks */
 	struct p9_minode *dir;	  /* where it was found last; counted in its refs */
+	struct p9_mahead *ahead;  /* what ahead.c knows of it */
+	/* Of directories, for ahead.c: lookups that went to the server, and what reading ahead was good for. */
+	uint64_t looked, looked_changes, rests_until, ahead_cookie;
+	uint32_t looks, fetched, used;
+	bool fetching;
+	/* Attributes that it has not (xattr.c), by bits. */
+	uint8_t absent, absent_epoch;
+	uint64_t absent_when, absent_changes;
 	char *name;
 };
 
@@ -70,6 +81,10 @@ struct p9_mhandle {
 	uint64_t cookie;	/* what the kernel will ask for next if it reads on */
 	uint64_t mark;		/* a cookie seen before: a listing that comes back to it would never end */
 	unsigned steps, stride; /* since the mark, and until the next */
+	/* Files: the whole content of a small one, read with the open, for the first read. */
+	uint8_t *head;
+	uint32_t head_len;
+	uint64_t head_changes, head_when;
 };
 
 enum { P9_MCALL_IDLE, P9_MCALL_QUEUED, P9_MCALL_SENT, P9_MCALL_DONE };
@@ -94,6 +109,8 @@ struct p9_mop {
 	bool serial;   /* a chain that waits for each reply */
 	bool by_name;  /* steps are on different fids: a server may run them in another order */
 	bool patient;  /* may take any time */
+	bool changes;  /* names or attributes at the server */
+	bool writes;   /* changes content, or asks for locks: what was read before it may be old */
 	/* Fills the request. Returns 0, P9_MSKIP when it is not needed, or -P9_Exxx. */
 	int (*build)(struct p9_mreq *r, unsigned i, struct p9_msg *t, void **dst);
 	/* Takes what it wants from the reply, which is no error. May be NULL. Returns 0, or -P9_Exxx for a lie. */
@@ -113,6 +130,7 @@ struct p9_mentry {
 	struct p9_minode *ino;
 	struct p9_rgetattr attr;
 	uint32_t fid;
+	uint8_t absent;
 	bool walked, got, counted;
 };
 
@@ -122,7 +140,7 @@ struct p9_mreq {
 	const struct p9_mop *op;
 	struct p9_mreq *next, *prev; /* of all that live; next also of the free list */
 	struct p9_mreq *late;	     /* list of those that a signal interrupted, or that are to be tried again */
-	uint64_t when;
+	uint64_t when, changes;	     /* and what m->changes was when it began */
 	struct p9_mcall *calls, few[4];
 	uint16_t ncalls, open, sheds;
 	bool sending, serial, resent, interrupted, waiting;
@@ -133,6 +151,7 @@ struct p9_mreq {
 	struct p9_mhandle *h;	     /* counted */
 	const struct p9_mop *then;   /* the operation, while a fid is walked again for it */
 	struct p9_minode *lost;
+	unsigned depth;				/* names on the way to it */
 	const struct p9_mop *then_as, *then_us; /* what makes an entry, as its maker, and as ourselves */
 	uint32_t maker, as;			/* his uid; the directory, walked to from his attach, or P9_NOFID */
 	struct fuse_file_info fi;
@@ -169,12 +188,24 @@ struct p9_mount {
 	struct p9_mount_opts o;
 	struct p9_minode root;
 	struct p9_minode **hash, **names;
-	size_t nhash, ninodes, nfids;
+	size_t nhash, ninodes, most_inodes, nfids;
 	struct p9_minode *newest, *oldest;
 	uint64_t generation;
 	struct p9_mcall *queue, **queue_end;
 	struct p9_muser *users;
 	struct p9_mreq *free_reqs, *live, *late;
+	struct p9_mahead *ahead, *ahead_last;
+	unsigned naheads;
+	uint64_t changes;  /* counts operations that change or write, when they begin and when they have ended */
+	uint64_t xchanges; /* the same of those that change */
+	/* Names of extended attributes that programs asked for last, and files did not have. */
+	struct p9_mxname {
+		char name[64];
+		int error;
+		uint64_t when;
+	} xnames[2];
+	uint8_t xepoch;	  /* of these two */
+	size_t heads;	  /* bytes in all p9_mhandle.head */
 	uint32_t *clunks; /* fids to be given back when there is nothing better to do */
 	size_t nclunks, clunks_cap;
 	struct p9_mclunk clunking[32], *free_clunks;
@@ -184,9 +215,9 @@ struct p9_mount {
 	unsigned nins, nbufs;
 	uint32_t lock_id;
 	unsigned lock_waits;
-	unsigned patience_cost, patience_skip; /* of looking for replies before waiting for them */
-	bool ordered;			       /* the server keeps the order of requests on a fid */
-	bool older;			       /* it has no Tunlinkat and no Trenameat */
+	struct p9_spin spin; /* looking for replies before waiting for them */
+	bool ordered;	     /* the server keeps the order of requests on a fid */
+	bool older;	     /* it has no Tunlinkat and no Trenameat */
 	bool mounted, inited, no_security;
 	bool dead_said;
 	char client_id[80];
@@ -274,6 +305,8 @@ void p9_minode_release(struct p9_mount *m, struct p9_minode *i);
 void p9_minode_ref(struct p9_minode *i);
 void p9_minode_unref(struct p9_mount *m, struct p9_minode *i);
 void p9_minode_looked(struct p9_mount *m, struct p9_minode *i);
+/* After forgetting: memory goes back to the system when most of what was known is not any more. */
+void p9_minode_give_back(struct p9_mount *m);
 void p9_minode_forget(struct p9_mount *m, struct p9_minode *i, uint64_t n);
 /* Gives fids of inodes that nobody uses back, until there are no more than the limit. */
 void p9_minode_trim(struct p9_mount *m);
@@ -297,6 +330,22 @@ double p9_mount_attr_timeout(const struct p9_mount *m);
 double p9_mount_entry_timeout(const struct p9_mount *m);
 double p9_mount_negative_timeout(const struct p9_mount *m);
 
+/* ---- ahead.c ---- */
+/* Answers a lookup when it can. */
+bool p9_mahead_lookup(fuse_req_t req, struct p9_minode *dir, const char *name);
+/* A lookup in `dir` has gone to the server. */
+void p9_mahead_missed(struct p9_mount *m, struct p9_minode *dir);
+void p9_mahead_drop(struct p9_mount *m, struct p9_minode *i);
+/* Drops what is too old. Returns milliseconds until the next is, or -1. */
+int p9_mahead_expire(struct p9_mount *m, uint64_t now);
+void p9_mahead_fini(struct p9_mount *m);
+
+/* ---- xattr.c: what files do not have ---- */
+/* How many of m->xnames are worth asking for now. */
+unsigned p9_mabsent_names(const struct p9_mount *m);
+/* An inode does not have those of a mask; asked for when m->xchanges was `changes`. */
+void p9_mabsent_set(struct p9_mount *m, struct p9_minode *i, uint8_t mask, uint64_t changes);
+
 /* ---- the operations ---- */
 void p9_mop_node(struct fuse_lowlevel_ops *ops);
 void p9_mop_tree(struct fuse_lowlevel_ops *ops);
@@ -312,6 +361,14 @@ void p9_mreq_found(struct p9_mreq *r);
 /* handles */
 struct p9_mhandle *p9_mhandle_new(struct p9_minode *ino, uint32_t fid, uint32_t flags);
 void p9_mhandle_put(struct p9_mount *m, struct p9_mhandle *h);
+/* Counts what an operation changes; when it begins, and when it has ended. */
+static inline void p9_mount_note(struct p9_mount *m, const struct p9_mop *op)
+{
+	m->changes += op->changes || op->writes;
+	m->xchanges += op->changes;
+}
+/* Lets go of what was read with the open. */
+void p9_mhandle_behead(struct p9_mount *m, struct p9_mhandle *h);
 /* The same for one that has a flock, which goes first. */
 void p9_mhandle_unlock(struct p9_mount *m, struct p9_mhandle *h);
 /* Lets go of an owner's locks. True when it had some. */

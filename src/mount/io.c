@@ -83,6 +83,25 @@ static void read_finish(struct p9_mreq *r)
 
 static const struct p9_mop read_op = { .name = "read", .build = read_build, .took = read_took, .finish = read_finish };
 
+/* Answers from what was read with the open, once. */
+static bool from_head(struct p9_mreq *r)
+{
+	struct p9_mhandle *h = r->h;
+	struct p9_mount *m = r->m;
+	bool fresh = h->head_changes == m->changes && p9_mount_now() - h->head_when < P9_MHEAD_MS;
+	bool whole = r->off == 0 && r->size >= h->head_len && r->req;
+	if (fresh && whole) {
+		fuse_reply_buf(r->req, (const char *)h->head, h->head_len);
+		r->req = NULL;
+	}
+	p9_mhandle_behead(m, h);
+	if (r->req) {
+		return false;
+	}
+	p9_mreq_free(r);
+	return true;
+}
+
 static void do_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct p9_mreq *r = p9_mreq_open(req, ino, fi);
@@ -91,6 +110,10 @@ static void do_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, stru
 	}
 	r->size = size;
 	r->off = (uint64_t)off;
+	r->ino->content = true;
+	if (r->h->head && from_head(r)) {
+		return;
+	}
 	if (!p9_mreq_buffer(r, size ? size : 1)) {
 		p9_mreq_err(r, -P9_ENOMEM);
 	} else if (p9_mreq_many(r, split(r, READ_PIECE))) {
@@ -146,7 +169,7 @@ static void write_finish(struct p9_mreq *r)
 }
 
 static const struct p9_mop write_op = {
-	.name = "write", .build = write_build, .took = write_took, .finish = write_finish
+	.name = "write", .writes = true, .build = write_build, .took = write_took, .finish = write_finish
 };
 
 static void do_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)

@@ -125,10 +125,12 @@ static void act(struct p9_mreq *r)
 int p9_mount_timers(struct p9_mount *m)
 {
 	int wait = m->queue ? 500 : -1;
-	if (!m->queue && !m->late) {
+	if (!m->queue && !m->late && !m->ahead) {
 		return -1;
 	}
 	uint64_t now = p9_mount_now();
+	int ahead = p9_mahead_expire(m, now);
+	wait = ahead >= 0 && (wait < 0 || ahead < wait) ? ahead : wait;
 	p9_mount_expire(m, now);
 	for (struct p9_mreq *r = m->late; r; r = r->late) {
 		if (r->interrupted && r->cancelling) {

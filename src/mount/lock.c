@@ -97,11 +97,15 @@ static void lock_finish(struct p9_mreq *r)
 }
 
 static const struct p9_mop lock_op = {
-	.name = "lock", .steps = 1, .build = lock_build, .took = lock_took, .finish = lock_finish
+	.name = "lock", .steps = 1, .writes = true, .build = lock_build, .took = lock_took, .finish = lock_finish
 };
-static const struct p9_mop wait_op = {
-	.name = "lock", .steps = 1, .patient = true, .build = lock_build, .took = lock_took, .finish = lock_finish
-};
+static const struct p9_mop wait_op = { .name = "lock",
+				       .steps = 1,
+				       .writes = true,
+				       .patient = true,
+				       .build = lock_build,
+				       .took = lock_took,
+				       .finish = lock_finish };
 
 static uint8_t wire_type(int type)
 {
@@ -241,7 +245,9 @@ static int unlock_build(struct p9_mreq *r, unsigned i, struct p9_msg *t, void **
 	return 0;
 }
 
-static const struct p9_mop unlock_op = { .name = "unlock", .steps = 1, .build = unlock_build, .finish = plain_finish };
+static const struct p9_mop unlock_op = {
+	.name = "unlock", .steps = 1, .writes = true, .build = unlock_build, .finish = plain_finish
+};
 
 static void do_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
@@ -268,7 +274,9 @@ static void released(struct p9_mreq *r)
 	p9_mreq_free(r); /* and with it the last of the handle */
 }
 
-static const struct p9_mop release_op = { .name = "unlock", .steps = 1, .build = unlock_build, .finish = released };
+static const struct p9_mop release_op = {
+	.name = "unlock", .steps = 1, .writes = true, .build = unlock_build, .finish = released
+};
 
 void p9_mhandle_unlock(struct p9_mount *m, struct p9_mhandle *h)
 {

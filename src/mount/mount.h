@@ -13,7 +13,7 @@ struct p9_mount_opts {
 	uint32_t readahead;				      /* bytes; 0: the default */
 	uint32_t max_read;     /* bytes of one read or write request of the kernel; 0: the default */
 	unsigned timeout;      /* seconds for a request; 0: for ever */
-	unsigned busy_poll;    /* microseconds to look for a reply before it is waited for */
+	unsigned busy_poll;    /* most microseconds to look for a reply before it is waited for */
 	unsigned max_fids;     /* fids kept for files that are known but not open */
 	bool writeback;	       /* the kernel gathers writes */
 	bool permissions;      /* the kernel checks modes */

@@ -73,9 +73,15 @@ static const struct p9_mop lookup_op = {
 
 static void do_lookup(fuse_req_t req, fuse_ino_t dir, const char *name)
 {
+	struct p9_mount *m = fuse_req_userdata(req);
+	struct p9_minode *i = p9_minode_of(m, dir);
+	if (p9_mahead_lookup(req, i, name)) {
+		return;
+	}
 	struct p9_mreq *r = p9_mreq_name(req, dir, name);
 	if (r) {
-		p9_mreq_begin(r, &lookup_op);
+		p9_mreq_begin(r, &lookup_op); /* which may be answered, and the inode forgotten: it is the kernel's */
+		p9_mahead_missed(m, i);
 	}
 }
 
@@ -83,6 +89,7 @@ static void do_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n)
 {
 	struct p9_mount *m = fuse_req_userdata(req);
 	p9_minode_forget(m, p9_minode_of(m, ino), n);
+	p9_minode_give_back(m);
 	fuse_reply_none(req);
 }
 
@@ -92,6 +99,7 @@ static void do_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_dat
 	for (size_t i = 0; i < count; i++) {
 		p9_minode_forget(m, p9_minode_of(m, f[i].ino), f[i].nlookup);
 	}
+	p9_minode_give_back(m);
 	fuse_reply_none(req);
 }
 
@@ -169,9 +177,12 @@ static int setattr_took(struct p9_mreq *r, unsigned i, const struct p9_msg *repl
 	return i == 1 ? same_took(r, &reply->rgetattr) : 0;
 }
 
-static const struct p9_mop setattr_op = {
-	.name = "setattr", .steps = 2, .build = setattr_build, .took = setattr_took, .finish = attr_finish
-};
+static const struct p9_mop setattr_op = { .name = "setattr",
+					  .steps = 2,
+					  .changes = true,
+					  .build = setattr_build,
+					  .took = setattr_took,
+					  .finish = attr_finish };
 
 static void set_times(struct p9_tsetattr *s, const struct stat *st, int to_set)
 {
@@ -318,7 +329,7 @@ static int rewalk_build(struct p9_mreq *r, unsigned step, struct p9_msg *t, void
 	const struct p9_minode *from = anchor(r, &n);
 	(void)step;
 	(void)dst;
-	r->u32[0] = n;
+	r->depth = n;
 	if (n == 0) {
 		return P9_MSKIP; /* somebody else was faster */
 	}
@@ -340,7 +351,7 @@ static int rewalk_took(struct p9_mreq *r, unsigned step, const struct p9_msg *re
 	const struct p9_qids *q = &reply->rwalk.wqid;
 	(void)step;
 	const struct p9_qid *last = q->n ? &q->v[q->n - 1] : NULL;
-	bool same = last && q->n == r->u32[0] && last->path == r->lost->path && last->type == r->lost->qtype;
+	bool same = last && q->n == r->depth && last->path == r->lost->path && last->type == r->lost->qtype;
 	if (same) {
 		p9_mreq_take(r, r->fid[0]);
 		p9_minode_fid(r->m, r->lost, r->fid[0]);

@@ -26,6 +26,15 @@ struct p9_mhandle *p9_mhandle_new(struct p9_minode *ino, uint32_t fid, uint32_t 
 	return h;
 }
 
+void p9_mhandle_behead(struct p9_mount *m, struct p9_mhandle *h)
+{
+	if (h->head) {
+		m->heads -= h->head_len;
+		free(h->head);
+		h->head = NULL;
+	}
+}
+
 void p9_mhandle_put(struct p9_mount *m, struct p9_mhandle *h)
 {
 	if (--h->refs > 0) {
@@ -37,6 +46,7 @@ void p9_mhandle_put(struct p9_mount *m, struct p9_mhandle *h)
 	}
 	*p = h->next;
 	p9_mount_clunk(m, h->fid);
+	p9_mhandle_behead(m, h);
 	p9_minode_unref(m, h->ino);
 	free(h->ents);
 	free(h);
@@ -72,7 +82,23 @@ static uint32_t writeback_flags(const struct p9_mount *m, uint32_t flags)
 	return flags & ~(uint32_t)P9_O_APPEND;
 }
 
-/* ---- open: r->u32[0] are the flags ---- */
+/* ---- open: r->u32[0] are the flags ----
+ * Who opens a small file to read it will read all of it: that goes with the open, unless the kernel has it. */
+#define HEAD_MOST (32u * 1024)
+#define HEAD_MORE 64u		    /* asked for beyond the end as it is known, so that a short answer is the end */
+#define HEADS_MOST (4u << 20) /* bytes, of all files */
+
+static bool wants_head(const struct p9_mreq *r)
+{
+	const struct p9_minode *i = r->ino;
+	const struct p9_mount *m = r->m;
+	bool kept = i->content && p9_mstamp_same(&i->cached, &i->told);
+	return m->o.cache == P9_CACHE_ATTR && m->ordered && !r->serial && S_ISREG(i->mode) && !kept &&
+	       (r->u32[0] & (P9_O_ACCMODE | P9_O_TRUNC | P9_O_APPEND)) == P9_O_RDONLY && !(r->fi.flags & O_DIRECT) &&
+	       i->size > 0 && i->size <= HEAD_MOST && i->size + HEAD_MORE <= p9_client_iosize(m->client, 0) &&
+	       m->heads < HEADS_MOST;
+}
+
 static int open_build(struct p9_mreq *r, unsigned i, struct p9_msg *t, void **dst)
 {
 	(void)dst;
@@ -85,8 +111,17 @@ static int open_build(struct p9_mreq *r, unsigned i, struct p9_msg *t, void **ds
 		*t = (struct p9_msg){ .type = P9_Tlopen, .tlopen = { .fid = r->fid[0], .flags = r->u32[0] } };
 		return 0;
 	}
-	*t = (struct p9_msg){ .type = P9_Tgetattr, .tgetattr = { .fid = r->fid[0], .request_mask = P9_MOUNT_ATTRS } };
-	return r->m->o.cache == P9_CACHE_ATTR ? 0 : P9_MSKIP;
+	if (i == 2) {
+		*t = (struct p9_msg){ .type = P9_Tgetattr,
+				      .tgetattr = { .fid = r->fid[0], .request_mask = P9_MOUNT_ATTRS } };
+		return r->m->o.cache == P9_CACHE_ATTR ? 0 : P9_MSKIP;
+	}
+	r->buf = r->buf || !wants_head(r) ? r->buf : p9_mreq_buffer(r, r->ino->size + HEAD_MORE);
+	*dst = r->buf;
+	*t = (struct p9_msg){ .type = P9_Tread,
+			      .tread = { .fid = r->fid[0], .offset = 0, .count = (uint32_t)r->ino->size + HEAD_MORE } };
+	r->size = t->tread.count;
+	return r->buf ? 0 : P9_MSKIP;
 }
 
 static int open_took(struct p9_mreq *r, unsigned i, const struct p9_msg *reply)
@@ -100,7 +135,23 @@ static int open_took(struct p9_mreq *r, unsigned i, const struct p9_msg *reply)
 		r->attr = reply->rgetattr;
 		return p9_mattr_check(&r->attr);
 	}
+	r->done = i == 3 ? reply->rread.data.len : 0;
 	return 0;
+}
+
+/* What was read with the open stays with the handle if it is all of the file. */
+static void keep_head(struct p9_mreq *r, struct p9_mhandle *h)
+{
+	if (r->buf && !r->calls[3].error && r->done < r->size && r->done >= r->attr.size &&
+	    r->changes == r->m->changes) {
+		h->head = r->buf;
+		h->head_len = (uint32_t)r->done;
+		h->head_changes = r->m->changes;
+		h->head_when = p9_mount_now();
+		r->m->heads += h->head_len;
+		r->buf = NULL;
+		r->buf_kind = P9_BUF_NONE;
+	}
 }
 
 /* Where appended bytes land only the server knows. A kernel that gathers writes knows size and time better, and loses them
@@ -123,6 +174,7 @@ static void judge_caches(struct p9_mreq *r)
 	struct p9_mstamp now = p9_mattr_stamp(&r->attr);
 	r->fi.keep_cache = p9_mstamp_same(&now, &i->cached) && !(r->u32[0] & P9_O_TRUNC);
 	i->cached = now;
+	i->content = i->content && r->fi.keep_cache;
 	i->size = now.size;
 	if (!p9_mstamp_same(&now, &i->told)) {
 		i->told = now;
@@ -150,12 +202,16 @@ static void open_finish(struct p9_mreq *r)
 		p9_mreq_chain(r, r->op);
 		return;
 	}
+	if (r->error && r->failed == 3) { /* that can wait until somebody reads */
+		r->error = 0;
+	}
 	struct p9_mhandle *h = r->error || !r->req ? NULL : handle(r);
 	if (!h) {
 		p9_mreq_err(r, r->error ? r->error : -P9_ENOMEM);
 		return;
 	}
 	judge_caches(r);
+	keep_head(r, h);
 	if (fuse_reply_open(r->req, &r->fi) < 0) {
 		p9_mhandle_put(r->m, h);
 	}
@@ -164,7 +220,10 @@ static void open_finish(struct p9_mreq *r)
 }
 
 static const struct p9_mop open_op = {
-	.name = "open", .steps = 3, .build = open_build, .took = open_took, .finish = open_finish
+	.name = "open", .steps = 4, .build = open_build, .took = open_took, .finish = open_finish
+};
+static const struct p9_mop cut_op = {
+	.name = "open", .steps = 3, .changes = true, .build = open_build, .took = open_took, .finish = open_finish
 };
 static const struct p9_mop opendir_op = {
 	.name = "opendir", .steps = 2, .build = open_build, .took = open_took, .finish = open_finish
@@ -177,7 +236,8 @@ static void do_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		r->fi = *fi;
 		r->u32[1] = wire_flags(fi->flags);
 		r->u32[0] = writeback_flags(r->m, r->u32[1]);
-		p9_mreq_begin(r, &open_op);
+		r->changes = r->m->changes;
+		p9_mreq_begin(r, r->u32[0] & P9_O_TRUNC ? &cut_op : &open_op);
 	}
 }
 
@@ -235,9 +295,12 @@ static int create_took(struct p9_mreq *r, unsigned i, const struct p9_msg *reply
 }
 
 static void create_finish(struct p9_mreq *r);
-static const struct p9_mop create_op = {
-	.name = "create", .steps = 4, .build = create_build, .took = create_took, .finish = create_finish
-};
+static const struct p9_mop create_op = { .name = "create",
+					 .steps = 4,
+					 .changes = true,
+					 .build = create_build,
+					 .took = create_took,
+					 .finish = create_finish };
 
 /* For servers that let nobody walk from an open fid: the new file's second fid by its name. */
 static int named_build(struct p9_mreq *r, unsigned i, struct p9_msg *t, void **dst)
@@ -276,11 +339,15 @@ static int made_took(struct p9_mreq *r, unsigned i, const struct p9_msg *reply)
 }
 
 static void created(struct p9_mreq *r);
-static const struct p9_mop made_op = {
-	.name = "create as", .steps = 4, .by_name = true, .build = made_build, .took = made_took, .finish = created
-};
+static const struct p9_mop made_op = { .name = "create as",
+				       .steps = 4,
+				       .changes = true,
+				       .by_name = true,
+				       .build = made_build,
+				       .took = made_took,
+				       .finish = created };
 static const struct p9_mop named_op = {
-	.name = "create", .steps = 2, .build = named_build, .took = named_took, .finish = created
+	.name = "create", .steps = 2, .changes = true, .build = named_build, .took = named_took, .finish = created
 };
 
 static void create_finish(struct p9_mreq *r)

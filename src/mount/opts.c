@@ -8,9 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/spin.h"
 #include "mount/mount.h"
 
 #define TIMEOUT_SECONDS 30u
+#define BUSY_POLL_US 100u
 #define MAX_FIDS 16384u
 
 enum what {
@@ -109,6 +111,7 @@ void p9_mount_opts_init(struct p9_mount_opts *o)
 				     .entry_timeout = -1,
 				     .negative_timeout = -1,
 				     .timeout = TIMEOUT_SECONDS,
+				     .busy_poll = p9_spin_worth() ? BUSY_POLL_US : 0,
 				     .max_fids = MAX_FIDS,
 				     .permissions = true };
 }

@@ -15,7 +15,6 @@
 #include <sys/random.h>
 #include <sys/signalfd.h>
 #include <syslog.h>
-#include <time.h>
 #include <unistd.h>
 #include "base/hosterr.h"
 #include "mount/internal.h"
@@ -24,7 +23,7 @@
 #define BACKGROUND 64u
 #define TURN 64 /* requests of the kernel taken before the server has its turn */
 #define PROBES 8
-#define LOOK_COST_MAX 255
+#define LOOKS 8 /* for a reply, between two looks at what the kernel asks */
 
 static const struct fuse_lowlevel_ops *operations(void);
 
@@ -232,6 +231,7 @@ void p9_mount_free(struct p9_mount *m)
 	}
 	p9_client_free(m->client);
 	m->client = NULL;
+	p9_mahead_fini(m);
 	p9_mount_reqs_fini(m);
 	p9_minode_fini(m);
 	if (m->se) {
@@ -241,16 +241,10 @@ void p9_mount_free(struct p9_mount *m)
 }
 
 /* ---- the loop ---- */
-static uint64_t nanoseconds(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 /* Takes the kernel's requests. Returns false when it has unmounted. */
 static bool take_requests(struct p9_mount *m)
 {
+	bool busy = p9_client_pending(m->client) > 0;
 	for (int i = 0; i < TURN; i++) {
 		if (!m->in.mem && m->nins) {
 			m->in.mem = m->ins[--m->nins];
@@ -263,6 +257,9 @@ static bool take_requests(struct p9_mount *m)
 			return false;
 		}
 		fuse_session_process_buf(m->se, &m->in);
+		if (!busy) { /* a program by itself: it waits for the answer before there is another */
+			return true;
+		}
 	}
 	return true;
 }
@@ -285,28 +282,42 @@ static void talk(struct p9_mount *m)
 	}
 }
 
-/* A server on this machine answers sooner than a process can be put to sleep and woken. Looks for its reply for a while
- * before it is waited for; ever more rarely when that was in vain. */
+static bool kernel_asks(const struct p9_mount *m)
+{
+	struct pollfd v = { fuse_session_fd(m->se), POLLIN, 0 };
+	return poll(&v, 1, 0) > 0;
+}
+
+/* Looks for replies until time is over or the kernel asks. Returns whether one came. */
+static bool look_until(struct p9_mount *m, uint64_t until)
+{
+	for (unsigned looks = 1; p9_spin_clock() < until; looks++) {
+		p9_spin_yield();
+		if (p9_client_work(m->client) != 0) {
+			return true;
+		}
+		if (looks % LOOKS == 0 && kernel_asks(m)) {
+			m->spin.since = 0;
+			return false;
+		}
+	}
+	p9_spin_missed(&m->spin);
+	m->spin.since = 0;
+	return false;
+}
+
+/* A server on this machine answers sooner than a process can be put to sleep and woken, so that its reply is looked for
+ * before it is waited for (base/spin.h). */
 static void look(struct p9_mount *m)
 {
-	struct pollfd v[3];
-	int wait;
-	if (m->o.busy_poll == 0 || m->patience_skip > 0 || p9_client_dead(m->client) ||
-	    p9_client_pending(m->client) == 0) {
-		m->patience_skip -= m->patience_skip > 0;
-		return;
-	}
-	unsigned n = p9_client_poll(m->client, v, &wait);
-	v[n] = (struct pollfd){ fuse_session_fd(m->se), POLLIN, 0 };
-	uint64_t end = nanoseconds() + (uint64_t)m->o.busy_poll * 1000;
-	do {
-		if (poll(v, n + 1, 0) != 0) {
-			m->patience_cost = 0;
-			return;
+	while (m->o.busy_poll > 0 && !p9_client_dead(m->client) && p9_client_pending(m->client) > 0) {
+		uint64_t until = p9_spin_begin(&m->spin), most = m->spin.since + (uint64_t)m->o.busy_poll * 1000;
+		if (until == 0 || !look_until(m, until < most ? until : most)) {
+			break;
 		}
-	} while (nanoseconds() < end);
-	m->patience_cost = m->patience_cost < LOOK_COST_MAX ? m->patience_cost * 2 + 1 : LOOK_COST_MAX;
-	m->patience_skip = m->patience_cost;
+		p9_spin_end(&m->spin, true);
+		talk(m);
+	}
 }
 
 static int signals(void)
@@ -357,11 +368,14 @@ int p9_mount_run(struct p9_mount *m, void (*ready)(void *arg), void *arg)
 			rc = p9_err();
 			break;
 		}
+		bool heard = v[2].revents || v[3].revents || k == 0;
 		if ((v[1].revents && !on_signal(m, sig)) || (v[0].revents && !take_requests(m))) {
 			break;
 		}
-		talk(m);
-		look(m);
+		if (heard || p9_client_pending(m->client) > 0 || m->queue || m->nclunks) {
+			talk(m);
+			look(m);
+		}
 		if (ready && m->inited) {
 			ready(arg);
 			ready = NULL;

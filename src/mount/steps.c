@@ -276,6 +276,7 @@ static void settle(struct p9_mreq *r)
 	if (r->resent && !r->error && !r->op->by_name) {
 		r->m->ordered = false; /* it does run requests in an order of its own */
 	}
+	p9_mount_note(r->m, r->op);
 	r->op->finish(r);
 }
 
@@ -320,6 +321,7 @@ void p9_mreq_chain(struct p9_mreq *r, const struct p9_mop *op)
 {
 	hold_made(r);
 	r->op = op;
+	p9_mount_note(r->m, op);
 	r->error = 0;
 	r->failed = 0;
 	r->serial = r->resent = false;

@@ -84,9 +84,13 @@ static void make_finish(struct p9_mreq *r)
 	}
 }
 
-static const struct p9_mop make_op = {
-	.name = "make", .steps = 3, .by_name = true, .build = make_build, .took = make_took, .finish = make_finish
-};
+static const struct p9_mop make_op = { .name = "make",
+				       .steps = 3,
+				       .changes = true,
+				       .by_name = true,
+				       .build = make_build,
+				       .took = make_took,
+				       .finish = make_finish };
 
 static void make(struct p9_mreq *r, uint32_t what, uint32_t mode, uint32_t dev)
 {
@@ -161,9 +165,13 @@ static void link_finish(struct p9_mreq *r)
 }
 
 /* Two fids are named, and only one of them orders the steps. */
-static const struct p9_mop link_op = {
-	.name = "link", .steps = 2, .serial = true, .build = link_build, .took = link_took, .finish = link_finish
-};
+static const struct p9_mop link_op = { .name = "link",
+				       .steps = 2,
+				       .changes = true,
+				       .serial = true,
+				       .build = link_build,
+				       .took = link_took,
+				       .finish = link_finish };
 
 static void second(struct p9_mreq *r, fuse_ino_t ino)
 {
@@ -217,7 +225,7 @@ static int older_build(struct p9_mreq *r, unsigned i, struct p9_msg *t, void **d
 }
 
 static const struct p9_mop remove_op = {
-	.name = "unlink", .steps = 2, .serial = true, .build = older_build, .finish = plain_finish
+	.name = "unlink", .steps = 2, .changes = true, .serial = true, .build = older_build, .finish = plain_finish
 };
 
 static void unlink_finish(struct p9_mreq *r)
@@ -230,7 +238,9 @@ static void unlink_finish(struct p9_mreq *r)
 	}
 }
 
-static const struct p9_mop unlink_op = { .name = "unlink", .steps = 1, .build = unlink_build, .finish = unlink_finish };
+static const struct p9_mop unlink_op = {
+	.name = "unlink", .steps = 1, .changes = true, .build = unlink_build, .finish = unlink_finish
+};
 
 static void remove_entry(struct p9_mreq *r, uint32_t flags)
 {
@@ -292,9 +302,13 @@ static int move_took(struct p9_mreq *r, unsigned i, const struct p9_msg *reply)
 	return i == 1 ? rename_took(r, i, reply) : 0;
 }
 
-static const struct p9_mop move_op = {
-	.name = "rename", .steps = 2, .serial = true, .build = older_build, .took = move_took, .finish = move_finish
-};
+static const struct p9_mop move_op = { .name = "rename",
+				       .steps = 2,
+				       .changes = true,
+				       .serial = true,
+				       .build = older_build,
+				       .took = move_took,
+				       .finish = move_finish };
 
 static void rename_finish(struct p9_mreq *r)
 {
@@ -306,9 +320,12 @@ static void rename_finish(struct p9_mreq *r)
 	}
 }
 
-static const struct p9_mop rename_op = {
-	.name = "rename", .steps = 1, .build = rename_build, .took = rename_took, .finish = rename_finish
-};
+static const struct p9_mop rename_op = { .name = "rename",
+					 .steps = 1,
+					 .changes = true,
+					 .build = rename_build,
+					 .took = rename_took,
+					 .finish = rename_finish };
 
 static void do_rename(fuse_req_t req, fuse_ino_t dir, const char *name, fuse_ino_t newdir, const char *newname,
 		      unsigned flags)

@@ -67,8 +67,87 @@ static bool security(const char *name)
 	return strncmp(name, "security.", 9) == 0;
 }
 
+/* ---- what files do not have ----
+ * Programs such as ls(1) ask every file for the same few attributes, which hardly any file has. The last two names that
+ * were asked for in vain are asked for with a readdirplus (dir.c), and such answers are believed like attributes. */
+#define ASKED_MS 1000u
+
+static uint64_t lifetime(const struct p9_mount *m)
+{
+	double s = p9_mount_attr_timeout(m);
+	return s <= 0 ? 0 : s < 1.0 ? (uint64_t)(s * 1000) : 1000;
+}
+
+unsigned p9_mabsent_names(const struct p9_mount *m)
+{
+	uint64_t now = p9_mount_now();
+	unsigned n = 0;
+	while (lifetime(m) && n < P9_COUNT(m->xnames) && m->xnames[n].error && now - m->xnames[n].when < ASKED_MS) {
+		n++;
+	}
+	return n;
+}
+
+void p9_mabsent_set(struct p9_mount *m, struct p9_minode *i, uint8_t mask, uint64_t changes)
+{
+	uint64_t now = p9_mount_now();
+	bool old = i->absent_epoch != m->xepoch || i->absent_changes != changes || now - i->absent_when >= lifetime(m);
+	if (mask) {
+		i->absent = old ? mask : i->absent | mask;
+		i->absent_when = old ? now : i->absent_when;
+		i->absent_epoch = m->xepoch;
+		i->absent_changes = changes;
+	}
+}
+
+static int slot_of(const struct p9_mount *m, const char *name)
+{
+	for (unsigned k = 0; k < P9_COUNT(m->xnames); k++) {
+		if (m->xnames[k].error && strcmp(m->xnames[k].name, name) == 0) {
+			return (int)k;
+		}
+	}
+	return -1;
+}
+
+/* A file did not have it. */
+static void note_absent(struct p9_mreq *r)
+{
+	struct p9_mount *m = r->m;
+	int k = slot_of(m, r->name);
+	if (r->name[0] == 0 || strlen(r->name) >= sizeof(m->xnames[0].name) || !r->ino->hashed) {
+		return;
+	}
+	if (k < 0 || m->xnames[k].error != r->error) {
+		bool first = !m->xnames[0].error || (m->xnames[1].error && m->xnames[0].when <= m->xnames[1].when);
+		k = k >= 0 ? k : first ? 0 : 1;
+		strcpy(m->xnames[k].name, r->name);
+		m->xnames[k].error = r->error;
+		m->xepoch++;
+	}
+	m->xnames[k].when = p9_mount_now();
+	if (r->changes == m->xchanges) {
+		p9_mabsent_set(m, r->ino, (uint8_t)(1u << k), r->changes);
+	}
+}
+
+/* The error for a question whose answer is known, or 0. */
+static int known_absent(struct p9_mount *m, const struct p9_minode *i, const char *name)
+{
+	int k = slot_of(m, name);
+	bool known = k >= 0 && (i->absent >> k & 1) && i->absent_epoch == m->xepoch &&
+		     i->absent_changes == m->xchanges && p9_mount_now() - i->absent_when < lifetime(m);
+	if (known) {
+		m->xnames[k].when = p9_mount_now();
+	}
+	return known ? m->xnames[k].error : 0;
+}
+
 static void walk_finish(struct p9_mreq *r)
 {
+	if (r->error == -P9_ENODATA || r->error == -P9_EOPNOTSUPP) {
+		note_absent(r);
+	}
 	if (r->error == -P9_EOPNOTSUPP && security(r->name)) {
 		r->m->no_security = true;
 	}
@@ -98,6 +177,7 @@ static void get(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 	struct p9_mreq *r = p9_mreq_name(req, ino, name);
 	if (r) {
 		r->size = size;
+		r->changes = r->m->xchanges;
 		p9_mreq_begin(r, &walk_op);
 	}
 }
@@ -105,8 +185,11 @@ static void get(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 static void do_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
 	struct p9_mount *m = fuse_req_userdata(req);
+	int error = known_absent(m, p9_minode_of(m, ino), name);
 	if (m->no_security && security(name)) {
 		fuse_reply_err(req, EOPNOTSUPP);
+	} else if (error) {
+		fuse_reply_err(req, p9_mount_errno(m, error));
 	} else {
 		get(req, ino, name, size);
 	}
@@ -170,7 +253,7 @@ static int store_took(struct p9_mreq *r, unsigned i, const struct p9_msg *reply)
 
 static void store_finish(struct p9_mreq *r);
 static const struct p9_mop store_op = {
-	.name = "xattr", .steps = 1, .build = store_build, .took = store_took, .finish = store_finish
+	.name = "xattr", .steps = 1, .changes = true, .build = store_build, .took = store_took, .finish = store_finish
 };
 
 static const struct p9_mop create_op;
@@ -201,7 +284,7 @@ static void store_finish(struct p9_mreq *r)
 }
 
 static const struct p9_mop create_op = {
-	.name = "xattrcreate", .steps = 2, .build = create_build, .finish = store_finish
+	.name = "xattrcreate", .steps = 2, .changes = true, .build = create_build, .finish = store_finish
 };
 
 static void set(fuse_req_t req, fuse_ino_t ino, const char *name, const struct p9_data *value, uint32_t flags,

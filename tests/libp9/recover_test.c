@@ -418,6 +418,40 @@ static void polled(void **state)
 	ok(c, p9_close(f));
 }
 
+/* Requests that need each other go out again in their order, whatever their tags are. */
+static void in_order(void **state)
+{
+	static struct own o[3];
+	struct p9_client_opts opts = { .uid = geteuid(), .reconnect_ms = 20000, .depth = 5 };
+	server_put(&srv, "f", "content", 7);
+	p9_client_free(c);
+	c = server_dial(&srv, &opts);
+	for (int round = 0; round < 8; round++) {
+		int status;
+		uint32_t fid;
+		ok(c, p9_client_fid(c, &fid));
+		struct p9_msg t[3] = {
+			{ .type = P9_Twalk,
+			  .twalk = { .fid = p9_client_root(c), .newfid = fid, .wname = { 1, { P9T_STR("f") } } } },
+			{ .type = P9_Tgetattr, .tgetattr = { .fid = fid, .request_mask = P9_GETATTR_BASIC } },
+			{ .type = P9_Tclunk, .tclunk = { .fid = fid } },
+		};
+		kill(srv.pid, SIGSTOP);
+		assert_int_equal(waitpid(srv.pid, &status, WUNTRACED), srv.pid);
+		for (int i = 0; i < 3; i++) {
+			o[i] = (struct own){ .call = { .done = on_answer } };
+			ok(c, p9_client_send(c, &t[i], NULL, &o[i].call));
+		}
+		ok(c, p9_client_work(c));
+		restart();
+		work_until_idle();
+		for (int i = 0; i < 3; i++) {
+			assert_true(o[i].answered);
+			assert_int_equal(o[i].error, 0);
+		}
+	}
+}
+
 /* ---- several threads while the server comes and goes ---- */
 static bool ending;
 
@@ -520,7 +554,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		ALL(idle),     ALL(in_mid_read), ALL(in_mid_write), ALL(locks),	     ALL(replaced),   ALL(names),
-		STEPPED(deep), ALL(directories), ALL(attributes),   ALL(never_back), STEPPED(polled), THREADED(threads),
+		STEPPED(deep), ALL(directories), ALL(attributes),   ALL(never_back), STEPPED(polled), STEPPED(in_order), THREADED(threads),
 	};
 	cmocka_set_test_filter(getenv("ONLY"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
