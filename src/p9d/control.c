@@ -4,7 +4,8 @@
  * Owns a socket file that only our user can open; who is at the other end is asked of the kernel all the same. Runs on the
  * main thread, for one who comes at a time. Nothing is touched before that one has said what it wants in our version;
  * then the server stands still until it is given away or goes on. Nothing of what is given is changed, whatever becomes
- * of it, so that going on is all there is to do. Must stay true: once GO is sent only the other's end brings us back.
+ * of it, so that going on is all there is to do. Must stay true: once GO is sent we go on only when the
+ * other has ended, or has said something else than TAKEN.
  */
 #include <dirent.h>
 #include <errno.h>

@@ -9,7 +9,7 @@ import struct
 
 import common
 import ninep
-from common import check, denied, equal, fresh, put, suite, until
+from common import HangFs, check, denied, equal, fresh, put, suite, until
 from handover import ENV, Line, wait_a_moment
 from ninep import BLOCK, NOTAG, O_RDWR, RDLCK, SUCCESS, T, UNLCK, WRLCK, Conn, entries_of
 from t_locks import host_lock
@@ -256,6 +256,44 @@ def state_replies_that_nobody_has_read():
             for tag, at, n in tags:
                 want = DATA[n:n + 500] if at is None else whole[at:at + n]
                 equal(c.wait(tag)[4:], want, f"{listen}: read at {at} {n}")
+
+
+@suite.test
+def state_what_runs_comes_to_its_end():
+    """Requests in a call that takes its time, others behind their fids, a Tflush of one: all are answered, once and in
+    order, and whoever comes afterwards finds the fids as they left them. What came meanwhile is done by the next."""
+    with HangFs() as h, Line("-e", f"x={tree()}", "-e", f"hang={h.where}") as s:
+        c = s.conn("hang")
+        c.attach(500, "x")
+        f, g = c.open(0, "h1"), c.open(0, "h2")
+        h.hang("READ")
+        reads = [c._read(f, 4096 * i, 4096) for i in range(4)]
+        clunk, behind = c._clunk(f), c._getattr(f)
+        flushed = c._read(g, 0, 4096)
+        wait_a_moment(0.2)
+        flush = c._flush(flushed)
+        new = s.next()
+        until(lambda: "asks to take over" in s.output(), 20)
+        wait_a_moment(0.2)
+        late = [c._getattr(500), c._getattr(g)]
+        check(not c.answered(late[0]), "a message is taken after all")
+        check(s.process.poll() is None and "took" not in new.output())
+        h.go()
+        until(lambda: "sharing" in new.output(), 30)
+        equal(s.process.wait(10), 0)
+        s.become(new)
+        for t in (*reads, clunk):
+            equal(c.outcome(t), 0)
+        equal(c.outcome(behind), errno.EBADF)
+        c.wait(flush)
+        for t in late:
+            c.wait(t)
+        equal(len([t for t in c.order if t in reads]), 4, "answers to four reads")
+        at = [c.order.index(t) for t in (clunk, behind)]
+        equal(at, sorted(at), "order on a fid")
+        check(flushed not in c.order or c.order.index(flushed) < c.order.index(flush))
+        denied(errno.EBADF, lambda: c.read(f, 0, 1))
+        c.read(g, 0, 10)
 
 
 @suite.test
