@@ -345,6 +345,24 @@ def state_users_stay_who_they_are():
 
 
 @suite.test
+def state_of_an_ordinary_user():
+    """Without root there is no mount of its own, and the way up is checked by p9d itself, before and after."""
+    d, where = tree(), fresh("where", 0o777)
+    with Line("-e", f"x={d}/a", "--control", where, before=("setpriv", "--reuid=1234", "--clear-groups", "--"),
+              listen=["-l", f"unix:{where}/s"]) as s:
+        s.socket = f"{where}/s"
+        c = s.conn("x")
+        leaf = c.walk(0, "b", "c", "leaf")
+        top = c.getattr(0).path
+        for _ in range(2):
+            s.over("-e", f"x={d}/a", control=where)
+            equal(c.getattr(leaf).size, 4)
+            equal(c.getattr(c.walk(0, "b", "..", "..", "..")).path, top)
+        os.rename(d + "/a/b/c", d + "/outside")
+        denied((errno.ENOENT, errno.ESTALE), lambda: c.getattr(c.walk(c.walk(0, "b"), "c")))
+
+
+@suite.test
 def state_permissions_are_checked_as_before():
     """TCP: p9d checks. Who may not read before may not read after, and root is nobody."""
     d, port = tree(), common.free_port()
