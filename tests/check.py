@@ -99,6 +99,10 @@ STEPS = [
     Step("guest-demo", ["tests/guest/demo.py", "--build", "build"], ("build",), "lines", 1, 900),
     Step("vhost", ["tests/vhost/run.py", "--p9d", "build/p9d"], ("build",), "lines", 1, 400),
     Step("takeover", ["tests/takeover/run.py", *programs("build")], ("build",), "lines", 1, 600),
+    Step("takeover-guest", ["tests/guest/run", *programs("build"), "--suite", "quick", "--transport", "tcp", "--takeover", "2"],
+         ("build",), "lines", 1, 900),
+    Step("takeover-guest-vhost", ["tests/guest/run", *programs("build"), "--suite", "quick", "--transport", "vhost",
+                                  "--takeover", "2"], ("build",), "lines", 1, 900),
     Step("guest-vhost", ["tests/guest/run", *programs("build"), "--suite", "quick", "--transport", "vhost"],
          ("build",), "lines", 1, 900),
     Step("install", ["tools/install-test.sh", "build"], ("build",), "lines", 1, 200),
@@ -138,7 +142,8 @@ STEPS = [
 
 
 # What only --all runs: the same tests as others of the list under another sanitizer, where that takes minutes.
-MORE = ("mount-asan", "mount-smoke-asan", "commands-asan", "front-asan", "vhost-tsan", "conform-tsan", "guest-vhost")
+MORE = ("mount-asan", "mount-smoke-asan", "commands-asan", "front-asan", "vhost-tsan", "conform-tsan", "guest-vhost",
+        "takeover-guest-vhost")
 
 
 def missing_program(step):

@@ -274,10 +274,11 @@ void p9_loop_run(struct p9_loop *loop, struct p9_thread *self)
 		if (atomic_load_explicit(&loop->posted, memory_order_relaxed)) {
 			deliver(loop);
 		}
-		int timeout = p9_timers_run(&loop->timers, loop->now);
+		p9_timers_run(&loop->timers, loop->now);
 		if (loop->after && loop->after(loop) == P9_LOST) {
 			return;
 		}
+		int timeout = p9_timers_left(&loop->timers, loop->now); /* what `after` did may have set some */
 		int news = loop->pollers && timeout != 0 ? look_at_pollers(loop) : 0;
 		if (news == P9_LOST) {
 			return;

@@ -73,15 +73,22 @@ void p9_timer_cancel(struct p9_timers *ts, struct p9_timer *t)
 	}
 }
 
-int p9_timers_run(struct p9_timers *ts, uint64_t now)
+void p9_timers_run(struct p9_timers *ts, uint64_t now)
 {
 	while (ts->n > 0 && ts->heap[0]->at <= now) {
 		struct p9_timer *t = ts->heap[0];
 		p9_timer_cancel(ts, t);
 		t->fire(t);
 	}
+}
+
+int p9_timers_left(const struct p9_timers *ts, uint64_t now)
+{
 	if (ts->n == 0) {
 		return -1;
+	}
+	if (ts->heap[0]->at <= now) {
+		return 0;
 	}
 	uint64_t wait = ts->heap[0]->at - now;
 	return wait > 60000 ? 60000 : (int)wait;

@@ -20,8 +20,10 @@ struct p9_timers {
 /* Arms or moves a timer. Returns 0 or -P9_ENOMEM (only when it was not armed). */
 int p9_timer_set(struct p9_timers *ts, struct p9_timer *t, uint64_t at);
 void p9_timer_cancel(struct p9_timers *ts, struct p9_timer *t);
-/* Fires all that are due at `now`. Returns ms until the next, or -1 for none. */
-int p9_timers_run(struct p9_timers *ts, uint64_t now);
+/* Fires all that are due at `now`. */
+void p9_timers_run(struct p9_timers *ts, uint64_t now);
+/* ms until the next is due, or -1 for none. */
+int p9_timers_left(const struct p9_timers *ts, uint64_t now);
 void p9_timers_fini(struct p9_timers *ts);
 
 #endif

@@ -4,7 +4,8 @@
  * Owns a socket file that only our user can open; who is at the other end is asked of the kernel all the same. Runs on the
  * main thread, for one who comes at a time. Nothing is touched before that one has said what it wants in our version;
  * then the server stands still until it is given away or goes on. Nothing of what is given is changed, whatever becomes
- * of it, so that going on is all there is to do. Must stay true: once GO is sent only the other's end brings us back.
+ * of it, so that going on is all there is to do. Must stay true: once GO is sent we go on only when the
+ * other has ended, or has said something else than TAKEN.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -18,6 +19,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 #include "base/hosterr.h"
 #include "base/log.h"
@@ -25,6 +27,7 @@
 #include "p9d/packet.h"
 
 #define HELLO_MS 2000	  /* who connects says at once what it wants */
+#define SHORT_NS 100000000
 #define PATIENCE_MS 10000 /* for requests that run, and for each answer */
 
 const char *p9d_control_dir(const struct p9d_config *c)
@@ -233,7 +236,8 @@ static void hand_over(struct p9d *d, struct giving *g)
 void p9d_control_ready(struct p9d *d)
 {
 	struct giving g = { .sock = accept4(d->control, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), .stop = d->ends };
-	if (g.sock < 0) {
+	if (g.sock < 0) { /* without descriptors: it waits, and so do we, not to ask again and again */
+		nanosleep(&(struct timespec){ .tv_nsec = SHORT_NS }, NULL);
 		return;
 	}
 	if (!p9d_packet_trusted(g.sock, &g.to)) {

@@ -83,15 +83,12 @@ static void name_request(const struct p9_conn *c, struct iovec why)
 		}
 	}
 	const struct p9_desc *d = busy ? p9_wire_desc(busy->type) : NULL;
+	const char *what = d ? d->name : c->state != CONN_READY ? "the end of a session" : "its link";
 	if (d && busy->fid) {
-		snprintf(why.iov_base, why.iov_len, "%s: %s tag=%u fid=%u is still at work", c->peer.text, d->name,
+		snprintf(why.iov_base, why.iov_len, "%s: %s tag=%u fid=%u is still at work", c->peer.text, what,
 			 busy->tag, busy->fid->id);
 	} else {
-		snprintf(why.iov_base, why.iov_len, "%s: %s%s is still at work", c->peer.text,
-			 d			  ? d->name
-			 : c->state != CONN_READY ? "the end of a session"
-						  : "its link",
-			 "");
+		snprintf(why.iov_base, why.iov_len, "%s: %s is still at work", c->peer.text, what);
 	}
 }
 

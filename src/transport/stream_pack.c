@@ -104,7 +104,7 @@ static void unpack_input(struct p9_stream *s, struct p9_unpack *u)
 	}
 	for (unsigned i = 0; i <= n; i++) {
 		const uint8_t *b = p9_unpack_bytes(u, PIECE_MAX, &k);
-		if (k) {
+		if (k && s->rx) {
 			memcpy(s->rx->data + s->rx_end, b, k);
 			s->rx_end += (uint32_t)k;
 		}

@@ -21,10 +21,10 @@ class Line(P9d):
         super().__init__(*args, listen=listen, env=ENV, **popen)
         self.listen = listen if listen is not None else ["-l", f"unix:{self.socket}"]
 
-    def next(self, *instead, listen=None, option=None, ready=False, **popen):
+    def next(self, *instead, listen=None, option=None, ready=False, control=RUNTIME, **popen):
         """A p9d that wants to take over from this one; other options when `instead` has any."""
         option = f"--takeover={self.pid}" if option is None else option
-        instead = (*instead, "--control", RUNTIME) if instead else ()
+        instead = (*instead, "--control", control) if instead else ()
         return P9d(*(instead or self.args), option, listen=self.listen if listen is None else listen, env=ENV, ready=ready,
                    **{**self.options, **popen})
 

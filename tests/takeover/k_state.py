@@ -9,7 +9,7 @@ import struct
 
 import common
 import ninep
-from common import check, denied, equal, fresh, put, suite, until
+from common import HangFs, check, denied, equal, fresh, put, suite, until
 from handover import ENV, Line, wait_a_moment
 from ninep import BLOCK, NOTAG, O_RDWR, RDLCK, SUCCESS, T, UNLCK, WRLCK, Conn, entries_of
 from t_locks import host_lock
@@ -259,6 +259,44 @@ def state_replies_that_nobody_has_read():
 
 
 @suite.test
+def state_what_runs_comes_to_its_end():
+    """Requests in a call that takes its time, others behind their fids, a Tflush of one: all are answered, once and in
+    order, and whoever comes afterwards finds the fids as they left them. What came meanwhile is done by the next."""
+    with HangFs() as h, Line("-e", f"x={tree()}", "-e", f"hang={h.where}") as s:
+        c = s.conn("hang")
+        c.attach(500, "x")
+        f, g = c.open(0, "h1"), c.open(0, "h2")
+        h.hang("READ")
+        reads = [c._read(f, 4096 * i, 4096) for i in range(4)]
+        clunk, behind = c._clunk(f), c._getattr(f)
+        flushed = c._read(g, 0, 4096)
+        wait_a_moment(0.2)
+        flush = c._flush(flushed)
+        new = s.next()
+        until(lambda: "asks to take over" in s.output(), 20)
+        wait_a_moment(0.2)
+        late = [c._getattr(500), c._getattr(g)]
+        check(not c.answered(late[0]), "a message is taken after all")
+        check(s.process.poll() is None and "took" not in new.output())
+        h.go()
+        until(lambda: "sharing" in new.output(), 30)
+        equal(s.process.wait(10), 0)
+        s.become(new)
+        for t in (*reads, clunk):
+            equal(c.outcome(t), 0)
+        equal(c.outcome(behind), errno.EBADF)
+        c.wait(flush)
+        for t in late:
+            c.wait(t)
+        equal(len([t for t in c.order if t in reads]), 4, "answers to four reads")
+        at = [c.order.index(t) for t in (clunk, behind)]
+        equal(at, sorted(at), "order on a fid")
+        check(flushed not in c.order or c.order.index(flushed) < c.order.index(flush))
+        denied(errno.EBADF, lambda: c.read(f, 0, 1))
+        c.read(g, 0, 10)
+
+
+@suite.test
 def state_before_and_after_a_session():
     """Connections that have not said Tversion, or not attached; one that begins anew afterwards."""
     d = tree()
@@ -304,6 +342,24 @@ def state_users_stay_who_they_are():
             equal(c.getattr(c.walk(n, "mine")).uid, 1234)
             os.chmod(d + "/mine", 0o600)
             equal(other.getattr(other.walk(0, "mine")).uid, 1234)
+
+
+@suite.test
+def state_of_an_ordinary_user():
+    """Without root there is no mount of its own, and the way up is checked by p9d itself, before and after."""
+    d, where = tree(), fresh("where", 0o777)
+    with Line("-e", f"x={d}/a", "--control", where, before=("setpriv", "--reuid=1234", "--clear-groups", "--"),
+              listen=["-l", f"unix:{where}/s"]) as s:
+        s.socket = f"{where}/s"
+        c = s.conn("x")
+        leaf = c.walk(0, "b", "c", "leaf")
+        top = c.getattr(0).path
+        for _ in range(2):
+            s.over("-e", f"x={d}/a", control=where)
+            equal(c.getattr(leaf).size, 4)
+            equal(c.getattr(c.walk(0, "b", "..", "..", "..")).path, top)
+        os.rename(d + "/a/b/c", d + "/outside")
+        denied((errno.ENOENT, errno.ESTALE), lambda: c.getattr(c.walk(c.walk(0, "b"), "c")))
 
 
 @suite.test

@@ -19,7 +19,7 @@ sys.path[:0] = [HERE, os.path.join(HERE, "..", "system"), os.path.join(HERE, "..
 sys.dont_write_bytecode = True
 import common  # noqa: E402
 
-SUITES = ("state", "device", "fail", "load")
+SUITES = ("state", "device", "fail", "fault", "load")
 
 
 def main():

@@ -230,32 +230,3 @@ void p9_vmem_pack(const struct p9_vmem *m, struct p9_pack *p)
 		p9_pack_number(p, d->offset);
 	}
 }
-
-struct p9_vmem *p9_vmem_unpack(struct p9_unpack *u)
-{
-	struct p9_vmem *m = table(0);
-	unsigned n = (unsigned)p9_unpack_number(u, P9_VMEM_SLOTS);
-	for (unsigned i = 0; m && i < n && !p9_unpack_bad(u); i++) {
-		struct p9_vmem *more;
-		struct p9_vregion_desc d;
-		int fd = p9_unpack_fd(u);
-		d.guest = p9_unpack_number(u, UINT64_MAX);
-		d.size = p9_unpack_number(u, UINT64_MAX);
-		d.user = p9_unpack_number(u, UINT64_MAX);
-		d.offset = p9_unpack_number(u, UINT64_MAX);
-		int rc = p9_unpack_bad(u) ? -P9_EINVAL : p9_vmem_add(m, &d, fd, &more);
-		if (fd >= 0) {
-			close(fd);
-		}
-		if (rc < 0) {
-			p9_unpack_fail(u, "the memory of a guest: %s", p9_error_text((uint32_t)-rc));
-		} else {
-			p9_vmem_put(m);
-			m = more;
-		}
-	}
-	if (!m) {
-		p9_unpack_fail(u, "out of memory");
-	}
-	return m;
-}

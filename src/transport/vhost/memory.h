@@ -13,7 +13,6 @@
 #include "virtio/device.h"
 
 struct p9_pack;
-struct p9_unpack;
 
 #define P9_VMEM_SLOTS 509 /* as many as vhost in the kernel has by default, roughly; told by GET_MAX_MEM_SLOTS */
 
@@ -43,9 +42,8 @@ P9_MUST_USE int p9_vmem_add(const struct p9_vmem *m, const struct p9_vregion_des
 P9_MUST_USE int p9_vmem_remove(const struct p9_vmem *m, const struct p9_vregion_desc *d, struct p9_vmem **out);
 /* Where the monitor's address is, if `len` bytes lie there in one piece; else NULL. */
 void *p9_vmem_user(const struct p9_vmem *m, uint64_t user, uint64_t len);
-/* For another process, and what that makes of it: a new table, or NULL without memory. */
+/* The regions for another process: how many, then descriptor, guest, size, user and offset of each. */
 void p9_vmem_pack(const struct p9_vmem *m, struct p9_pack *p);
-struct p9_vmem *p9_vmem_unpack(struct p9_unpack *u);
 /* Whether some of it has been taken away by shortening its file. */
 bool p9_vmem_lost(const struct p9_vmem *m);
 

@@ -183,9 +183,38 @@ static void unpack_queue(struct p9_vqueue *q, struct p9_unpack *u)
 	}
 }
 
+static struct p9_vmem *unpack_memory(struct p9_unpack *u)
+{
+	struct p9_vmem *m = p9_vmem_new();
+	unsigned n = (unsigned)p9_unpack_number(u, P9_VMEM_SLOTS);
+	for (unsigned i = 0; m && i < n && !p9_unpack_bad(u); i++) {
+		struct p9_vmem *more;
+		struct p9_vregion_desc d;
+		int fd = p9_unpack_fd(u);
+		d.guest = p9_unpack_number(u, UINT64_MAX);
+		d.size = p9_unpack_number(u, UINT64_MAX);
+		d.user = p9_unpack_number(u, UINT64_MAX);
+		d.offset = p9_unpack_number(u, UINT64_MAX);
+		int rc = p9_unpack_bad(u) ? -P9_EINVAL : p9_vmem_add(m, &d, fd, &more);
+		if (fd >= 0) {
+			close(fd);
+		}
+		if (rc < 0) {
+			p9_unpack_fail(u, "the memory of a guest: %s", p9_error_text((uint32_t)-rc));
+		} else {
+			p9_vmem_put(m);
+			m = more;
+		}
+	}
+	if (!m) {
+		p9_unpack_fail(u, "out of memory");
+	}
+	return m;
+}
+
 static void unpack_device(struct p9_vhost *v, struct p9_unpack *u)
 {
-	struct p9_vmem *m = p9_vmem_unpack(u);
+	struct p9_vmem *m = unpack_memory(u);
 	if (m) {
 		p9_vmem_put(v->mem);
 		v->mem = m;
