@@ -20,6 +20,7 @@ T = {name: number for name, number in (
     ("auth", 102), ("attach", 104), ("flush", 108), ("walk", 110), ("read", 116), ("write", 118), ("clunk", 120),
     ("remove", 122))}
 O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_EXCL, O_TRUNC, O_APPEND = 0, 1, 2, 0o100, 0o200, 0o1000, 0o2000
+O_DSYNC, O_SYNC = 0o10000, 0o4000000
 SET_MODE, SET_UID, SET_GID, SET_SIZE, SET_ATIME, SET_MTIME, SET_CTIME = 1, 2, 4, 8, 16, 32, 64
 RDLCK, WRLCK, UNLCK = 0, 1, 2
 BLOCK = 1

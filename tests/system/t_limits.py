@@ -11,7 +11,7 @@ import time
 
 from common import P9d, Skip, check, denied, equal, free_port, fresh, put, quickly, sanitized, suite, until
 import common
-from ninep import O_RDWR, RDLCK, WRLCK, Closed, Conn, Error, Late, T, dial, frame
+from ninep import O_RDWR, RDLCK, SET_SIZE, WRLCK, Closed, Conn, Error, Late, T, dial, frame
 
 MIB = 1 << 20
 
@@ -190,6 +190,53 @@ def limit_fids_that_are_chosen_to_meet():
         plain = cost(s, [100 + i for i in range(len(meet))])
         took = cost(s, meet)
         check(took < 5 * plain + 0.1, f"{took:.2f} s of processor time, {plain:.2f} for others")
+
+
+@suite.test
+def limit_errors_do_not_leak():
+    """Each of these fails, 2,000 times, and leaves nothing."""
+    d = export()
+    os.symlink("f", d + "/link")
+    os.mkfifo(d + "/fifo")
+    with P9d("-e", f"x={d}", "-e", f"ro={d},ro") as s:
+        c = s.conn("x")
+        c.attach(1, "ro")
+        f, a, link, fifo, x = c.open(0, "f"), c.walk(0, "a"), c.walk(0, "link"), c.walk(0, "fifo"), c.walk(1, "f")
+        long, much, none = "n" * 300, "u" * 60000, 0xffffffff
+        wrong = [
+            lambda: c._attach(9, none, "", "nothing", 0), lambda: c._attach(9, none, much, "x", none),
+            lambda: c._attach(0, none, "", "x", 0), lambda: c._attach(9, 0, "", "x", 0), lambda: c._auth(9, "u", "x", 0),
+            lambda: c._walk(f, 9, "more"), lambda: c._walk(0, 9, "nothing"), lambda: c._walk(0, f, "a"),
+            lambda: c._walk(0, 9, *["a"] * 17), lambda: c._walk(0, 9, long), lambda: c._lopen(f, 0),
+            lambda: c._lopen(fifo, 0), lambda: c._lopen(link, 0), lambda: c._lopen(a, 2), lambda: c._lopen(x, 2),
+            lambda: c._lcreate(a, "b", 2, 0o600, none), lambda: c._lcreate(a, "b", 0o200, 0o600, none),
+            lambda: c._lcreate(1, "n", 2, 0o600, none), lambda: c._symlink(0, "f", "t", none),
+            lambda: c._symlink(0, "n", "", none), lambda: c._mknod(0, "f", 0o100600, 0, 0, none),
+            lambda: c._mknod(0, "n", 0o20600, 1, 3, none), lambda: c._mkdir(0, "a", 0o700, none),
+            lambda: c._mkdir(1, "n", 0o700, none), lambda: c._link(0, a, "n"), lambda: c._link(0, f, "f"),
+            lambda: c._link(0, x, "n"), lambda: c._rename(0, a, "n"), lambda: c._renameat(0, "nothing", 0, "n"),
+            lambda: c._renameat(0, "a", 0, "f"), lambda: c._unlinkat(0, "a", 0), lambda: c._unlinkat(0, "f", 0x200),
+            lambda: c._unlinkat(0, "nothing", 0), lambda: c._readlink(f), lambda: c._setattr(f, 1 << 20, *[0] * 8),
+            lambda: c._setattr(a, SET_SIZE, *[0] * 8), lambda: c._setattr(x, SET_SIZE, *[0] * 8),
+            lambda: c._xattrwalk(f, 9, "user.none"), lambda: c._xattrwalk(f, 9, "trusted.t"),
+            lambda: c._xattrcreate(a, "user.a", 1 << 40, 0), lambda: c._xattrcreate(x, "user.a", 3, 0),
+            lambda: c._read(a, 0, 10), lambda: c._write(f, 0, b"x"), lambda: c._readdir(f, 0, 100),
+            lambda: c._fsync(a, 0), lambda: c._lock(f, WRLCK, 0, 0, 1, 1, much), lambda: c._getlock(a, 1, 0, 1, 1, "t"),
+            lambda: c._lock(f, RDLCK, 0, 1 << 63, 1, 1, "t"), lambda: c._clunk(777), lambda: c._remove(777)]
+
+        def rounds(n):
+            for _ in range(n):
+                codes = [c.outcome(t) for t in [w() for w in wrong]]
+                check(0 not in codes, f"no error: {[i for i, e in enumerate(codes) if e == 0]}")
+        rounds(100)
+        s.stats()
+        before, fds = s.rss(), s.fds()
+        rounds(1900)
+        conns, fids, _ = s.stats()
+        equal((conns, fids), (1, 7))
+        check(s.fds() <= fds, f"{s.fds()} descriptors, {fds} before")
+        grown = s.rss() - before
+        check(grown < MIB or sanitized(), f"{grown / 1024:.0f} KiB more")
 
 
 @suite.test
@@ -476,6 +523,24 @@ def limit_timer_of_the_handshake():
         took = time.monotonic() - began
         check(9 < took < 60, f"after {took:.1f} s")
         check(unknown.ended(), "a peer that has named an unknown dialect may stay for ever")
+        works(good)
+
+
+@slow
+def limit_timer_of_a_peer_that_does_not_read():
+    d = export()
+    with P9d("-e", f"x={d}") as s:
+        c, good = s.conn(), s.conn()
+        f = c.open(0, "f")
+        for i in range(2000):
+            try:
+                c.sock.send(frame(T["read"], i, struct.pack("<IQI", f, 0, 65000)))
+            except BlockingIOError:
+                break
+        began = time.monotonic()
+        until(lambda: s.stats()[0] == 1, 120, "it stays")
+        check(time.monotonic() - began > 50, "thrown out before its time")
+        check("does not read" in s.output())
         works(good)
 
 

@@ -63,7 +63,7 @@ def lock_random_ranges_as_the_model_has_them():
         model, conns = Model(), [s.conn(), s.conn()]
         fids = [[c.open(0, "f", flags=O_RDWR) for _ in range(2)] for c in conns]
         host = os.open(d + "/f", os.O_RDWR)
-        for step in range(5000):
+        for step in range(10000):
             kind = rnd.choice((RDLCK, WRLCK, UNLCK, UNLCK))
             start = rnd.randrange(SPACE)
             length = rnd.choice((0, *range(1, min(12, SPACE - start) + 1)))

@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import subprocess
+import threading
 import time
 
 from common import P9d, Skip, check, denied, equal, fresh, libc, put, suite
@@ -361,6 +362,42 @@ def race_renamed_directory_keeps_its_fids():
         put(d + "/z/b/h", b"not ours")
         denied(errno.ESTALE, lambda: c.remove(f))
         check(os.path.exists(d + "/z/b/h"), "Tremove took another file of the same name")
+
+
+@suite.test
+def race_xattr_that_grows_and_shrinks():
+    """The size that Rxattrwalk tells and the bytes that are read are one value's."""
+    d = fresh("export")
+    path = put(d + "/f")
+    values = [bytes([n % 251 + 1]) * n for n in (1, 10, 100, 1000, 3000)]
+    try:
+        os.setxattr(path, "user.a", values[0])
+    except OSError as e:
+        raise Skip(f"no user attributes here: {e}") from None
+    stop = threading.Event()
+
+    def change():
+        while not stop.is_set():
+            for v in values:
+                os.setxattr(path, "user.a", v)
+    t = threading.Thread(target=change)
+    with P9d("-e", f"x={d}") as s:
+        c = s.conn()
+        f = c.walk(0, "f")
+        t.start()
+        try:
+            seen = set()
+            began = time.monotonic()
+            while (spent := time.monotonic() - began) < 0.5 or (spent < 60 and len(seen) < 2):
+                new = c.fid()
+                size = int.from_bytes(c.wait(c.ask("xattrwalk", f, new, "user.a")), "little")
+                value = c.read(new, 0, 60000)
+                check(len(value) == size and value in values, f"{size} bytes said, {len(value)} came")
+                seen.add(size)
+                c.clunk(new)
+        finally:
+            stop.set()
+            t.join()
 
 
 @suite.test

@@ -255,6 +255,8 @@ class Job:
                 print(line)
         for p in self.problems:
             print(f"not ok - {self.name}: {p}")
+        if self.problems and not sum(self.counts):
+            print("".join(f"#   {line}\n" for line in lines[-5:]), end="")
         if self.problems:
             print("".join("#   " + x for x in open(self.log, errors="replace").readlines()[-15:]), end="")
         sys.stdout.flush()
