@@ -24,6 +24,9 @@
  *   - a directory that changed since it was opened gets ESTALE for Treaddir, until it begins at offset 0;
  *   - the first Tfsync of a file that was written to before gets EIO: a server that was restarted may have lost that.
  * The link ends for good, as above, when the time is over, or the server breaks the protocol or grants a smaller msize.
+ * Over vhost-user the search begins when the device has ended its half of the connection (it may write to our memory until
+ * then: one that hangs is waited for, not replaced), and whatever moves the bytes may wait up to 3 s for a device that is
+ * back to introduce itself.
  *
  * Threads: without p9_client_thread() one thread at a time may use a handle. With it any thread may call any function
  * but p9_client_step(), p9_client_work() and p9_client_poll(); callbacks run on the library's thread, one after the

@@ -16,7 +16,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include "base/hosterr.h"
@@ -29,9 +28,6 @@
 #define DATA_AT 64u /* of a block, where payload of a reply begins */
 #define BULK_HEAD P9_RREADHDRSZ
 #define REPLY_SHORT 512u /* any reply without a long string or payload */
-#define AGAIN_MS 3000	 /* for a device that is back to introduce itself: its user may be waiting */
-
-enum { EV_CALL, EV_ERR, EV_SOCKET };
 
 int p9_front_fail(struct p9_front *f, int ecode, const char *text)
 {
@@ -69,7 +65,7 @@ unsigned p9_front_queues(const struct p9_front *f)
 }
 
 /* ---- life ---- */
-static int watch(const struct p9_front *f, int fd, uint32_t what, uint32_t events)
+int p9_front_watch(const struct p9_front *f, int fd, uint32_t what, uint32_t events)
 {
 	struct epoll_event ev = { .events = events, .data.u32 = what };
 	return epoll_ctl(f->ep, EPOLL_CTL_ADD, fd, &ev) < 0 ? p9_err() : 0;
@@ -82,8 +78,8 @@ static int open_events(struct p9_front *f, struct p9_front_queue *q)
 	q->call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	q->err = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	int rc = q->kick < 0 || q->call < 0 || q->err < 0 ? p9_err() : 0;
-	rc = rc < 0 ? rc : watch(f, q->call, EV_CALL, EPOLLIN | EPOLLET);
-	return rc < 0 ? rc : watch(f, q->err, EV_ERR, EPOLLIN);
+	rc = rc < 0 ? rc : p9_front_watch(f, q->call, P9_FRONT_EV_CALL, EPOLLIN | EPOLLET);
+	return rc < 0 ? rc : p9_front_watch(f, q->err, P9_FRONT_EV_ERR, EPOLLIN);
 }
 
 static uint32_t ring_size(unsigned depth)
@@ -142,7 +138,7 @@ static int make_memory(struct p9_front *f, const struct p9_front_conf *c)
 static int make(struct p9_front *f, const struct p9_front_conf *c)
 {
 	f->ep = epoll_create1(EPOLL_CLOEXEC);
-	int rc = f->ep < 0 ? p9_err() : watch(f, f->sock, EV_SOCKET, EPOLLIN | EPOLLRDHUP);
+	int rc = f->ep < 0 ? p9_err() : p9_front_watch(f, f->sock, P9_FRONT_EV_SOCKET, EPOLLIN | EPOLLRDHUP);
 	rc = rc < 0 ? rc : make_memory(f, c);
 	for (unsigned i = 0; i < f->nqueues && rc == 0; i++) {
 		struct p9_vdrv_conf conf = f->queues[i].drv.conf;
@@ -229,113 +225,6 @@ void p9_front_hang_up(struct p9_front *f)
 	f->gone_code = f->gone_code ? f->gone_code : P9_ECONNABORTED;
 }
 
-bool p9_front_let_go(struct p9_front *f)
-{
-	char rest[256];
-	ssize_t n = 1;
-	for (int i = 0; i < 64 && n > 0; i++) { /* what it still has to say is of no interest */
-		n = recv(f->sock, rest, sizeof(rest), MSG_DONTWAIT);
-	}
-	return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
-}
-
-/* ---- again ---- */
-static void put_slot(struct p9_front *f, struct p9_front_slot *s);
-
-/* Whether another device can go on where the last one stopped. */
-static bool books_are_good(const struct p9_front *f)
-{
-	const struct vu_inflight *d = &f->inflight_desc;
-	struct stat st;
-	bool good = !f->faulty && f->inflight >= 0 && (f->protocol & VU_P_INFLIGHT_SHMFD) &&
-		    f->features == f->queues[0].drv.conf.features && fstat(f->inflight, &st) == 0 &&
-		    d->mmap_size <= (uint64_t)st.st_size && d->mmap_offset <= (uint64_t)st.st_size - d->mmap_size;
-	for (unsigned q = 0; q < f->nqueues; q++) {
-		good = good && !f->queues[q].drv.why;
-	}
-	return good;
-}
-
-/* What is in the rings stays; nobody waits for its answers any more. */
-static void go_on(struct p9_front *f)
-{
-	f->nstale = 0;
-	for (unsigned i = 0; i < f->num * f->nqueues; i++) {
-		f->slots[i].stale = f->slots[i].flying;
-		f->nstale += f->slots[i].stale;
-	}
-}
-
-/* Empty rings and no books. */
-static int begin_anew(struct p9_front *f)
-{
-	int rc = 0;
-	close_fd(f->inflight);
-	f->inflight = -1;
-	f->faulty = false;
-	f->nstale = 0;
-	for (unsigned i = 0; i < f->num * f->nqueues; i++) {
-		if (f->slots[i].flying) {
-			put_slot(f, &f->slots[i]);
-		}
-	}
-	for (unsigned i = 0; i < f->nqueues && rc == 0; i++) {
-		struct p9_vdrv_conf conf = f->queues[i].drv.conf;
-		uint64_t count;
-		conf.features = f->features;
-		rc = p9_vdrv_init(&f->queues[i].drv, &conf, (char *)f->places + i * p9_vdrv_memory(f->num));
-		if (read(f->queues[i].err, &count, sizeof(count)) < 0) {
-			continue; /* it had found no fault */
-		}
-	}
-	return rc;
-}
-
-static void forget_end(struct p9_front *f)
-{
-	f->error = f->gone_code = 0;
-	f->gone = NULL;
-	f->text[0] = 0;
-	if (f->held) {
-		put_slot(f, f->held);
-		f->held = NULL;
-	}
-}
-
-int p9_front_again(struct p9_front *f, int fd, char *err)
-{
-	close(f->sock);
-	f->sock = fd;
-	forget_end(f);
-	p9_front_allow(f, f->patience_ms < AGAIN_MS ? f->patience_ms : AGAIN_MS);
-	snprintf(err, P9_FRONT_ERR, "%s (EIO)", p9_error_text(P9_EIO));
-	int rc = watch(f, fd, EV_SOCKET, EPOLLIN | EPOLLRDHUP);
-	rc = rc < 0 ? rc : p9_front_talk(f, f->nqueues, f->tag, err);
-	bool books = rc == 0 && books_are_good(f);
-	if (books) {
-		go_on(f);
-	} else if (rc == 0) {
-		rc = begin_anew(f);
-	}
-	rc = rc < 0 ? rc : p9_front_start(f, err);
-	f->faulty |= books && rc == -P9_EIO; /* the next attempt does without */
-	if (rc < 0) {
-		return p9_front_fail(f, -rc, err);
-	}
-	for (unsigned i = 0; i < f->nqueues; i++) { /* what the old one was never told of */
-		uint64_t one = 1;
-		if (write(f->queues[i].kick, &one, sizeof(one)) < 0) {
-			continue; /* full: it has enough to read */
-		}
-	}
-	return 0;
-}
-
-bool p9_front_again_busy(const struct p9_front *f)
-{
-	return f->nstale > 0;
-}
-
 /* ---- buffers ---- */
 void *p9_front_buffer(struct p9_front *f, size_t n)
 {
@@ -367,7 +256,7 @@ void p9_front_expect(struct p9_front_req *r, uint32_t msize)
 	r->reply = r->bulk ? BULK_HEAD : r->reply;
 }
 
-static void put_slot(struct p9_front *f, struct p9_front_slot *s)
+void p9_front_slot_put(struct p9_front *f, struct p9_front_slot *s)
 {
 	p9_region_put(&f->mem, s->out_block);
 	p9_region_put(&f->mem, s->block);
@@ -446,7 +335,7 @@ int p9_front_send(struct p9_front *f, const struct p9_front_req *r)
 	struct p9_vdrv *drv = &f->queues[r->queue % f->nqueues].drv;
 	int rc = in < 0 ? in : p9_vdrv_add(drv, v, (unsigned)out, (unsigned)in, s);
 	if (rc < 0) {
-		put_slot(f, s);
+		p9_front_slot_put(f, s);
 		return rc == -P9_EPROTO ? p9_front_fail(f, P9_EPROTO, drv->why) : rc;
 	}
 	s->flying = true;
@@ -509,7 +398,7 @@ int p9_front_next(struct p9_front *f, struct p9_front_reply *r)
 	struct p9_vanswer a;
 	int rc;
 	if (f->held) {
-		put_slot(f, f->held);
+		p9_front_slot_put(f, f->held);
 		f->held = NULL;
 	}
 	if (f->error) {
@@ -523,7 +412,8 @@ int p9_front_next(struct p9_front *f, struct p9_front_reply *r)
 			return take_answer(f, s, a.len, r);
 		}
 		f->nstale -= s->stale;
-		put_slot(f, s); /* of a request that was flushed, and has no reply, or that the last device had */
+		p9_front_slot_put(f,
+				  s); /* of a request that was flushed, and has no reply, or that the last device had */
 	}
 	return rc == 0 && f->gone ? p9_front_fail(f, f->gone_code, f->gone) : rc;
 }
@@ -560,10 +450,10 @@ static int events(struct p9_front *f, int ms)
 	struct epoll_event ev[8];
 	int n = epoll_wait(f->ep, ev, 8, ms);
 	for (int i = 0; i < n; i++) {
-		if (ev[i].data.u32 == EV_ERR) {
+		if (ev[i].data.u32 == P9_FRONT_EV_ERR) {
 			f->faulty = true;
 			gone(f, P9_EIO, "the device has stopped working on our requests: it found fault with one");
-		} else if (ev[i].data.u32 == EV_SOCKET) {
+		} else if (ev[i].data.u32 == P9_FRONT_EV_SOCKET) {
 			char byte;
 			bool spoke = recv(f->sock, &byte, 1, MSG_DONTWAIT | MSG_PEEK) > 0;
 			gone(f, spoke ? P9_EPROTO : P9_ECONNRESET,

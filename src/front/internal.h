@@ -77,6 +77,9 @@ P9_MUST_USE int p9_front_start(struct p9_front *f, char *err);
 /* Stops them. */
 void p9_front_stop(struct p9_front *f);
 /* front.c */
+enum { P9_FRONT_EV_CALL, P9_FRONT_EV_ERR, P9_FRONT_EV_SOCKET };
+P9_MUST_USE int p9_front_watch(const struct p9_front *f, int fd, uint32_t what, uint32_t events);
+void p9_front_slot_put(struct p9_front *f, struct p9_front_slot *s);
 int p9_front_fail(struct p9_front *f, int ecode, const char *text);
 
 #endif

@@ -142,18 +142,17 @@ pauses() {
 	fi
 }
 
-# time_of COMMAND...: how many ms it takes, the better of two, with caches dropped.
+# time_of COMMAND...: how many us it takes, with caches dropped.
 time_of() {
-	local best=999999 begin took
-	for _ in 1 2; do
-		sync
-		echo 3 >/proc/sys/vm/drop_caches
-		begin=$(date +%s%N)
-		"$@" >/dev/null 2>&1 || echo "not ok vhost/compare: $* failed" >&2
-		took=$((($(date +%s%N) - begin) / 1000000))
-		[ $took -ge $best ] || best=$took
-	done
-	echo $best
+	local begin
+	sync
+	echo 3 >/proc/sys/vm/drop_caches
+	begin=$(date +%s%N)
+	"$@" >/dev/null 2>&1 || echo "not ok vhost/compare: $* failed" >&2
+	echo $((($(date +%s%N) - begin) / 1000))
+}
+median() {
+	printf '%s\n' "$@" | sort -n | sed -n "$((($# + 1) / 2))p"
 }
 list_tree() { ls -lR "$1/tree"; }
 find_tree() { find "$1/tree" -type f -size -1; }
@@ -167,9 +166,10 @@ small_files() {
 read_big() { dd if="$1/big" of=/dev/null bs=1M iflag=direct; }
 write_big() { dd if=/dev/zero of="$1/out" bs=1M count=64 oflag=direct conv=notrunc; }
 
-# The same directory over p9d's device and over QEMU's own 9P, at the largest msize, by turns.
+# The same directory over p9d's device and over QEMU's own 9P, at the largest msize, by turns, each first as often as the
+# other. Medians; a ratio is taken within a round.
 compare() {
-	local what ours theirs again
+	local what ours theirs ratios rounds round own new ratio
 	attach /mnt/none srv msize=512000,cache=none || return
 	mkdir -p /mnt/own
 	mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=none own /mnt/own ||
@@ -177,14 +177,21 @@ compare() {
 	dd if=/dev/zero of=/mnt/own/big bs=1M count=128 2>/dev/null
 	for what in read_big write_big small_files find_tree list_tree; do
 		[[ $what == *"$ONLY"* ]] || continue
-		theirs=$(time_of $what /mnt/own)
-		ours=$(time_of $what /mnt/none)
-		again=$(time_of $what /mnt/own)
-		[ "$again" -gt "$theirs" ] || theirs=$again
-		again=$(time_of $what /mnt/none)
-		[ "$again" -gt "$ours" ] || ours=$again
-		echo "# compare $what: p9d $ours ms, QEMU's own $theirs ms: $((theirs * 100 / (ours + 1))) % of its speed"
-		if [ $((theirs * 100)) -ge $((ours * 90)) ]; then
+		case $what in *_big) rounds=15 ;; *) rounds=5 ;; esac
+		ours='' theirs='' ratios=''
+		time_of $what /mnt/own >/dev/null # what both find warm afterwards
+		for round in $(seq $rounds); do
+			if [ $((round % 2)) = 0 ]; then
+				own=$(time_of $what /mnt/own) new=$(time_of $what /mnt/none)
+			else
+				new=$(time_of $what /mnt/none) own=$(time_of $what /mnt/own)
+			fi
+			ours+=" $new" theirs+=" $own" ratios+=" $((own * 100 / (new + 1)))"
+		done
+		# shellcheck disable=SC2086 # lists of numbers
+		ratio=$(median $ratios) ours=$(($(median $ours) / 1000)) theirs=$(($(median $theirs) / 1000))
+		echo "# compare $what: p9d $ours ms, QEMU's own $theirs ms: $ratio % of its speed ($rounds rounds)"
+		if [ "$ratio" -ge 90 ]; then
 			echo "ok vhost/compare: $what is not slower"
 		else
 			echo "not ok vhost/compare: $what: p9d $ours ms, QEMU's own $theirs ms"

@@ -79,7 +79,7 @@ def fetch(suite):
     where = os.path.join(CACHE, f"new.{os.getpid()}")
     try:
         conf = configure(where, mirror(), suite)
-        apt(conf, "update")
+        apt(conf, "update", "--error-on=any")
         apt(conf, "-y", "--download-only", "-t", suite, "install", "qemu-system-x86")
         tree = os.path.join(where, "tree")
         for package in sorted(glob.glob(where + "/archives/*.deb")):

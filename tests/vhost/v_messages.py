@@ -108,6 +108,27 @@ def libkrun(s):
     return guest(m, r)
 
 
+def openvmm(s):
+    """All of the configuration at once, memory as a table, and RESET_DEVICE before the first start and when a guest resets."""
+    m = s.monitor()
+    m.hello(vu.MQ | vu.REPLY_ACK | vu.CONFIG | vu.RESET)
+    equal(m.config(0, 256), b"\5\0share" + bytes(249))
+    m.tell(vu.RESET_DEVICE)
+    g = None
+    for _ in range(2):
+        mem = vu.Memory()
+        r = vu.Ring(mem)
+        m.set_features(vu.FEATURES)
+        m.mem_table(mem)
+        m.start(0, r, order="num base addr kick call err enable")
+        if g:
+            break
+        g = guest(m, r)
+        g.attach()
+        m.tell(vu.RESET_DEVICE)
+    return guest(m, r)
+
+
 def without_protocol(s):
     """A front-end that does not know of protocol features: rings are enabled by their kick."""
     m = s.monitor(ack=False)
@@ -141,7 +162,8 @@ def guest(m, r):
 
 @suite.test
 def messages_in_the_orders_of_monitors():
-    for order in (qemu, lambda s: qemu(s, False), crosvm, cloud_hypervisor, libkrun, without_protocol, legacy):
+    for order in (qemu, lambda s: qemu(s, False), crosvm, cloud_hypervisor, libkrun, openvmm, without_protocol,
+                  legacy):
         with Device() as s:
             g = order(s)
             g.attach()
