@@ -284,6 +284,7 @@ static int start_server(void)
 		}
 		p9d_takeover_finish(&d);
 		p9_server_thaw(d.srv);
+		p9d_control_open(&d);
 	} else {
 		p9d_notify();
 	}
@@ -295,12 +296,15 @@ static int serve(void)
 	for (unsigned i = 0; i < d.conf.nexports; i++) {
 		p9_local_set_tree(d.conf.exports[i].root, NULL);
 	}
+	if (!d.from) { /* else its name may still be the other one's */
+		p9d_control_open(&d);
+	}
 	int rc = d.from ? 0 : start_listeners();
 	rc = rc ? rc : start_server();
 	if (rc) {
+		p9d_control_close(&d);
 		return rc;
 	}
-	p9d_control_open(&d);
 	say_hello();
 	p9d_tell_starter();
 	wait_for_end();

@@ -201,7 +201,7 @@ def memory_regions_that_are_refused():
             refused(lambda r=r: m.tell(vu.REM_MEM_REG, bytes(8) + struct.pack("<QQQQ", *r, 0)))
         refused(lambda: m.mem_table([region, region]))
         works(g)
-        equal(s.fds(), fds + 1, "descriptors of p9d: a region's is kept, for a p9d that takes over")
+        equal(s.fds(), fds + 1, "descriptors of p9d, one for the region that was taken")
         for fd in (reader, writer, directory, event, null, read_only):
             os.close(fd)
 
