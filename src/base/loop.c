@@ -6,6 +6,7 @@
  *
  * Pollers are looked at before the loop sleeps (spin.h). So a busy ring costs no system call, and an idle one no CPU.
  */
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -36,6 +37,7 @@ int p9_loop_init(struct p9_loop *loop, struct p9_crew *crew)
 {
 	loop->crew = crew;
 	loop->now = now_ms();
+	loop->spin.most = P9_SPIN_MOST_RINGS;
 	loop->ep = epoll_create1(EPOLL_CLOEXEC);
 	loop->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (loop->ep < 0 || loop->bell < 0) {
@@ -183,9 +185,17 @@ static struct p9_poller *with_news(const struct p9_loop *loop)
 	return p;
 }
 
-/* Looks until one has news, time is over, or other work has come. */
-static struct p9_poller *spin(struct p9_loop *loop, uint64_t until)
+static bool descriptors_have(struct p9_loop *loop, uint64_t now)
 {
+	struct pollfd p = { .fd = loop->ep, .events = POLLIN };
+	loop->looked = now;
+	return poll(&p, 1, 0) > 0;
+}
+
+/* Looks until one has news, other work has come, or time is over, which was spent in vain then. */
+static struct p9_poller *spin(struct p9_loop *loop, uint64_t until, bool *vain)
+{
+	uint64_t now;
 	do {
 		for (int i = 0; i < P9_SPIN_LOOKS; i++) {
 			struct p9_poller *p = with_news(loop);
@@ -194,7 +204,13 @@ static struct p9_poller *spin(struct p9_loop *loop, uint64_t until)
 			}
 			p9_spin_relax();
 		}
-	} while (!atomic_load_explicit(&loop->posted, memory_order_relaxed) && p9_spin_clock() < until);
+		now = p9_spin_clock();
+		if (atomic_load_explicit(&loop->posted, memory_order_relaxed) ||
+		    (now - loop->looked >= EPOLL_EVERY && descriptors_have(loop, now))) {
+			return NULL;
+		}
+	} while (now < until);
+	*vain = true;
 	return NULL;
 }
 
@@ -202,9 +218,10 @@ static struct p9_poller *spin(struct p9_loop *loop, uint64_t until)
 static int look_at_pollers(struct p9_loop *loop)
 {
 	uint64_t until = p9_spin_begin(&loop->spin);
-	struct p9_poller *p = until ? spin(loop, until) : NULL;
+	bool vain = false;
+	struct p9_poller *p = until ? spin(loop, until, &vain) : NULL;
 	bool seen = p != NULL;
-	if (until && !p) {
+	if (vain) {
 		p9_spin_missed(&loop->spin);
 	}
 	while (!p && loop->pollers) {
