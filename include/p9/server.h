@@ -29,6 +29,7 @@ struct p9_server_config {
 	unsigned conns;	    /* connections at most */
 	unsigned lock_wait; /* seconds a blocking lock waits before it is answered BLOCKED */
 	bool trace;	    /* print every message */
+	unsigned look_us;   /* how long a loop looks at sockets before it sleeps, at most; 0: not at all */
 };
 
 struct p9_export_config {

@@ -7,6 +7,7 @@
  * Pollers and descriptors are looked at before the loop sleeps (spin.h). So a busy ring costs no system call, a busy socket
  * no sleep, and an idle one no CPU.
  */
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@
 
 #define EPOLL_EVERY 50000u /* ns that descriptors may wait while pollers are busy */
 #define NEWS 2
+#define FEW 4 /* messages of a turn; of more, sleeping and being woken costs each next to nothing */
 
 static uint64_t now_ms(void)
 {
@@ -33,11 +35,13 @@ static int bell_ready(struct p9_source *s, uint32_t events)
 	return 0;
 }
 
-int p9_loop_init(struct p9_loop *loop, struct p9_crew *crew)
+int p9_loop_init(struct p9_loop *loop, struct p9_crew *crew, unsigned look_us)
 {
 	loop->crew = crew;
 	loop->now = now_ms();
-	loop->spins = p9_spin_worth();
+	loop->looks = look_us > 0 && p9_spin_worth();
+	loop->idle.most = look_us * 1000;
+	loop->spin.most = P9_SPIN_MOST_RINGS;
 	loop->ep = epoll_create1(EPOLL_CLOEXEC);
 	loop->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (loop->ep < 0 || loop->bell < 0) {
@@ -185,9 +189,17 @@ static struct p9_poller *with_news(const struct p9_loop *loop)
 	return p;
 }
 
-/* Looks until one has news, time is over, or other work has come. */
-static struct p9_poller *spin(struct p9_loop *loop, uint64_t until)
+static bool descriptors_have(struct p9_loop *loop, uint64_t now)
 {
+	struct pollfd p = { .fd = loop->ep, .events = POLLIN };
+	loop->looked = now;
+	return poll(&p, 1, 0) > 0;
+}
+
+/* Looks until one has news, other work has come, or time is over, which was spent in vain then. */
+static struct p9_poller *spin(struct p9_loop *loop, uint64_t until, bool *vain)
+{
+	uint64_t now;
 	do {
 		for (int i = 0; i < P9_SPIN_LOOKS; i++) {
 			struct p9_poller *p = with_news(loop);
@@ -196,7 +208,13 @@ static struct p9_poller *spin(struct p9_loop *loop, uint64_t until)
 			}
 			p9_spin_relax();
 		}
-	} while (!atomic_load_explicit(&loop->posted, memory_order_relaxed) && p9_spin_clock() < until);
+		now = p9_spin_clock();
+		if (atomic_load_explicit(&loop->posted, memory_order_relaxed) ||
+		    (now - loop->looked >= EPOLL_EVERY && descriptors_have(loop, now))) {
+			return NULL;
+		}
+	} while (now < until);
+	*vain = true;
 	return NULL;
 }
 
@@ -204,9 +222,10 @@ static struct p9_poller *spin(struct p9_loop *loop, uint64_t until)
 static int look_at_pollers(struct p9_loop *loop)
 {
 	uint64_t until = p9_spin_begin(&loop->spin);
-	struct p9_poller *p = until ? spin(loop, until) : NULL;
+	bool vain = false;
+	struct p9_poller *p = until ? spin(loop, until, &vain) : NULL;
 	bool seen = p != NULL;
-	if (until && !p) {
+	if (vain) {
 		p9_spin_missed(&loop->spin);
 	}
 	while (!p && loop->pollers) {
@@ -233,22 +252,22 @@ static bool descriptors_wait(struct p9_loop *loop)
 	return false;
 }
 
-/* Looks at the descriptors for a while before sleeping: a peer that is at work has its next request ready sooner than a
- * processor wakes from its sleep. Returns events that are there. */
+/* Looks at the descriptors for a while before sleeping: a peer that waits for each answer has its next request ready sooner
+ * than a processor wakes from its sleep. Returns events that are there. */
 static int look_at_descriptors(struct p9_loop *loop)
 {
-	uint64_t until = p9_spin_begin(&loop->spin);
+	uint64_t until = p9_spin_begin(&loop->idle);
 	int n = 0;
 	while (until && n <= 0) {
 		p9_spin_yield();
 		n = epoll_wait(loop->ep, loop->ev, P9_LOOP_EVENTS, 0);
 		if (n <= 0 && (atomic_load_explicit(&loop->posted, memory_order_relaxed) || p9_spin_clock() >= until)) {
-			p9_spin_missed(&loop->spin);
+			p9_spin_missed(&loop->idle);
 			break;
 		}
 	}
 	if (n > 0) {
-		p9_spin_end(&loop->spin, true);
+		p9_spin_end(&loop->idle, true);
 	}
 	return n > 0 ? n : 0;
 }
@@ -287,10 +306,15 @@ void p9_loop_run(struct p9_loop *loop, struct p9_thread *self)
 		if (news == NEWS && descriptors_wait(loop)) {
 			continue;
 		}
-		bool alone = !loop->pollers && news == 0 && timeout != 0;
-		loop->nev = alone && loop->spins ? look_at_descriptors(loop) : 0;
+		bool alone = !loop->pollers && !loop->spin.since && news == 0 && timeout != 0;
+		bool soon = loop->looks && loop->batch > 0 && loop->batch <= FEW;
+		loop->nev = alone && soon ? look_at_descriptors(loop) : 0;
 		loop->nev = loop->nev ? loop->nev : wait(loop, news == NEWS ? 0 : timeout);
+		loop->batch = 0;
 		loop->now = now_ms();
+		if (loop->idle.since) {
+			p9_spin_end(&loop->idle, false);
+		}
 		if (loop->spin.since) {
 			p9_spin_end(&loop->spin, false);
 		}

@@ -54,7 +54,9 @@ struct p9_loop {
 	struct p9_source bell_source;
 	struct p9_poller *pollers;
 	struct p9_spin spin;
-	bool spins;	 /* looks before it sleeps */
+	struct p9_spin idle; /* the same for descriptors */
+	bool looks;	     /* at descriptors before it sleeps */
+	unsigned batch;	     /* messages since the last wait; counted by who takes them in */
 	uint64_t looked; /* ns: the last epoll_wait(2) while they have news all the time */
 	/* Set by the owner: goes on after the loop was taken over in the middle of a call. Returns 0 or P9_LOST. */
 	int (*on_stolen)(struct p9_loop *loop);
@@ -63,7 +65,8 @@ struct p9_loop {
 	void *owner;
 };
 
-P9_MUST_USE int p9_loop_init(struct p9_loop *loop, struct p9_crew *crew);
+/* look_us: for how long it looks at descriptors at most before it sleeps; 0: not at all. */
+P9_MUST_USE int p9_loop_init(struct p9_loop *loop, struct p9_crew *crew, unsigned look_us);
 void p9_loop_fini(struct p9_loop *loop);
 /* Runs until stop is set or the loop is lost. Called by crew.c only. */
 void p9_loop_run(struct p9_loop *loop, struct p9_thread *self);

@@ -16,8 +16,12 @@
 
 #define P9_SPIN_LOOKS 64 /* between two looks at the clock */
 enum { P9_SPIN_LEAST = 50000, P9_SPIN_MOST = 100000 /* ns */, P9_SPIN_PAUSE = 256 };
+/* For those whose other end is a guest: it takes an interrupt and does its own work before it has news, and to be woken
+ * costs its requests more than anything else does. */
+enum { P9_SPIN_MOST_RINGS = 200000 };
 
 struct p9_spin {
+	uint32_t most;	/* ns; 0: P9_SPIN_MOST */
 	uint32_t usual; /* ns that news takes when it comes soon */
 	uint32_t pause, skip;
 	uint64_t since; /* when waiting began; 0: it did not */
@@ -54,6 +58,11 @@ static inline void p9_spin_yield(void)
 	sched_yield();
 }
 
+static inline uint32_t p9_spin_most(const struct p9_spin *s)
+{
+	return s->most ? s->most : P9_SPIN_MOST;
+}
+
 /* Waiting begins. Returns until when to look, 0: not at all. */
 static inline uint64_t p9_spin_begin(struct p9_spin *s)
 {
@@ -63,7 +72,8 @@ static inline uint64_t p9_spin_begin(struct p9_spin *s)
 		return 0;
 	}
 	uint32_t ns = s->usual * 3 < P9_SPIN_LEAST ? P9_SPIN_LEAST : s->usual * 3;
-	return s->since + (ns < P9_SPIN_MOST ? ns : P9_SPIN_MOST);
+	uint32_t most = p9_spin_most(s);
+	return s->since + (ns < most ? ns : most);
 }
 
 /* It was in vain. */
@@ -77,7 +87,7 @@ static inline void p9_spin_missed(struct p9_spin *s)
 static inline void p9_spin_end(struct p9_spin *s, bool seen)
 {
 	uint64_t took = p9_spin_clock() - s->since;
-	if (took < P9_SPIN_MOST) {
+	if (took < p9_spin_most(s)) {
 		s->usual = (uint32_t)((s->usual * 7 + took) / 8);
 	}
 	s->pause = seen ? 0 : s->pause;

@@ -23,6 +23,7 @@ enum opt_id {
 	OPT_loops,
 	OPT_workers,
 	OPT_connections,
+	OPT_poll,
 	OPT_lock_wait,
 	OPT_log,
 	OPT_trace,
@@ -293,6 +294,8 @@ static int set(struct p9d_config *c, size_t row, const char *key, const char *va
 		return parse_number(key, value, 1, 1024, &c->server.workers);
 	case OPT_connections:
 		return parse_number(key, value, 1, 65536, &c->server.conns);
+	case OPT_poll:
+		return parse_number(key, value, 0, 1000, &c->server.look_us);
 	case OPT_lock_wait:
 		return parse_number(key, value, 0, 86400, &c->server.lock_wait);
 	case OPT_log:

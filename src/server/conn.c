@@ -86,6 +86,7 @@ static int on_frame(struct p9_link *l, const struct p9_frame *f)
 	r->npayload = f->npayload;
 	r->began = c->shard->last_tick ? c->shard->last_tick : p9_ticks();
 	c->requests++;
+	c->shard->loop.batch++;
 	if (p9_rules[r->type].is_reply) {
 		p9_req_free(r);
 		return -P9_EPROTO;

@@ -51,7 +51,7 @@ static int init_shards(struct p9_server *srv)
 		sh->loop.on_stolen = p9_conn_on_stolen;
 		sh->flush_timer.fire = p9_flush_timer_fired;
 		p9_lock_shard_init(sh);
-		rc = p9_loop_init(&sh->loop, &srv->crew);
+		rc = p9_loop_init(&sh->loop, &srv->crew, srv->conf.look_us);
 		srv->loops[i] = &sh->loop;
 	}
 	return rc;

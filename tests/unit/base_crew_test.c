@@ -34,7 +34,7 @@ static void start(struct p9_crew *crew, struct p9_loop *loops)
 	assert_int_equal(p9_crew_init(crew, 4), 0);
 	for (int i = 0; i < LOOPS; i++) {
 		memset(&loops[i], 0, sizeof(loops[i]));
-		assert_int_equal(p9_loop_init(&loops[i], crew), 0);
+		assert_int_equal(p9_loop_init(&loops[i], crew, 50), 0);
 		loops[i].on_stolen = nothing;
 		list[i] = &loops[i];
 	}

@@ -360,6 +360,32 @@ def messages_the_monitor_goes_while_it_drains():
 
 
 @suite.test
+def messages_the_end_is_seen_when_memory_is_free():
+    """Who has hung up and waits for p9d's end of the connection may give the memory to somebody else then."""
+    with HangFs() as h, Device("-e", f"hang={h.where}") as s:
+        g = s.guest()
+        g.attach(50, "hang")
+        f = g.open(50, "h1")
+        h.hang("READ")
+        g._read(f, 0, 4096)
+        quiet_for(0.1)
+        sock = g.monitor.sock
+        sock.shutdown(vu.socket.SHUT_WR)
+        sock.settimeout(0.3)
+        try:
+            raise AssertionError(f"p9d has gone, its read has not: {sock.recv(1)}")
+        except TimeoutError:
+            pass
+        h.go()
+        sock.settimeout(10)
+        equal(sock.recv(1), b"")
+        works(s.guest())
+        idle = s.guest()        # with nothing under way it is seen at once
+        idle.monitor.sock.shutdown(vu.socket.SHUT_WR)
+        equal(quickly(lambda: idle.monitor.sock.recv(1)), b"")
+
+
+@suite.test
 def messages_several_in_one_write_and_one_in_several():
     with Device() as s:
         m = s.monitor()
