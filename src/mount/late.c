@@ -130,6 +130,7 @@ int p9_mount_timers(struct p9_mount *m)
 	}
 	uint64_t now = p9_mount_now();
 	int ahead = p9_mahead_expire(m, now);
+	p9_mount_pump(m); /* fids of what has expired */
 	wait = ahead >= 0 && (wait < 0 || ahead < wait) ? ahead : wait;
 	p9_mount_expire(m, now);
 	for (struct p9_mreq *r = m->late; r; r = r->late) {

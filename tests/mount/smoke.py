@@ -546,6 +546,114 @@ def locks_of_two_mounts_conflict_and_many_may_wait():
             other.drop()
 
 
+# ---- what is fetched before it is asked for ----
+@suite.test
+def what_is_looked_at_ahead_is_never_older_than_a_change_made_here():
+    with mnt.served() as m:
+        for i in range(40):
+            put(os.path.join(m.server.export, f"f{i:02}"), b"old")
+        for turn in range(15):
+            for i in range(3 * (turn % 10)):
+                equal(os.stat(m.path(f"f{i:02}")).st_mode & 0o777, 0o644)
+            last = m.path(f"f{39 - turn}")
+            equal(os.stat(m.path("f00")).st_size, 3)
+            os.chmod(last, 0o600)
+            equal(os.stat(last).st_mode & 0o777, 0o600)
+            put(last, b"longer")
+            equal(os.stat(last).st_size, 6)
+            os.rename(last, m.path("moved"))
+            with fails(errno.ENOENT):
+                os.stat(last)
+            equal(get(m.path("moved")), b"longer")
+            os.unlink(m.path("moved"))
+            with fails(errno.ENOENT):
+                os.stat(m.path("moved"))
+            os.chmod(m.path("f00"), 0o644)
+            mnt.drop_caches()
+
+
+@suite.test
+def what_was_looked_at_ahead_is_opened_as_it_is():
+    """Another client's change is seen by whoever opens, also when size and times were fetched before it."""
+    with mnt.served() as m:
+        for i in range(60):
+            put(os.path.join(m.server.export, f"f{i}"), b"before")
+        for i in range(60):
+            path = os.path.join(m.server.export, f"f{i}")
+            os.stat(m.path(f"f{i - 1 if i else 0}"))  # which has the others looked at
+            put(path, b"after, and longer" if i % 2 else b"AFTER!")
+            with open(m.path(f"f{i}"), "rb") as f:
+                equal(os.fstat(f.fileno()).st_size, 17 if i % 2 else 6)
+                equal(f.read(), b"after, and longer" if i % 2 else b"AFTER!")
+
+
+@suite.test
+def a_lock_makes_what_came_with_the_open_old():
+    with mnt.served() as m:
+        path = put(os.path.join(m.server.export, "f"), b"before")
+        for data in (b"one", b"two, longer", b"three!"):
+            with open(m.path("f"), "rb", buffering=0) as f:
+                put(path, data)
+                fcntl.lockf(f, fcntl.LOCK_SH)
+                equal(f.read(3), data[:3])
+
+
+@suite.test
+def attributes_that_files_lack_are_asked_for_once_and_can_be_set():
+    with mnt.served() as m:
+        for i in range(50):
+            put(os.path.join(m.server.export, f"f{i}"))
+        os.setxattr(os.path.join(m.server.export, "f7"), "user.a", b"there")
+        for _ in range(3):
+            os.listdir(m.dir)
+            for i in range(50):
+                if i == 7:
+                    equal(os.getxattr(m.path("f7"), "user.a"), b"there")
+                else:
+                    with fails(errno.ENODATA):
+                        os.getxattr(m.path(f"f{i}"), "user.a")
+            with fails(errno.ENODATA):
+                os.getxattr(m.path("f9"), "user.b")
+            os.setxattr(m.path("f9"), "user.b", b"now")
+            equal(os.getxattr(m.path("f9"), "user.b"), b"now")
+            os.removexattr(m.path("f9"), "user.b")
+            with fails(errno.ENODATA):
+                os.getxattr(m.path("f9"), "user.b")
+
+
+@suite.test
+def what_was_fetched_in_vain_is_let_go():
+    with mnt.served() as m:
+        for i in range(200):
+            put(os.path.join(m.server.export, f"f{i}"), b"x" * 100)
+        before = m.server.fids()
+        for i in range(5):
+            os.stat(m.path(f"f{i}"))
+        until(lambda: m.server.fids() > before + 20, 10, "nothing is looked at ahead")
+        until(lambda: m.server.fids() <= before + 6, 10, "fids of what was looked at stay")
+
+
+@suite.test
+def files_without_a_fid_are_opened_as_they_should_be():
+    with mnt.served("fids=128,cache=loose") as m:
+        names = [f"f{i}" for i in range(400)]
+        for n in names:
+            put(os.path.join(m.server.export, n), n.encode())
+            os.mkdir(os.path.join(m.server.export, "d" + n))
+            os.mkdir(os.path.join(m.server.export, "d" + n, "e"))
+        for n in names:
+            os.stat(m.path("d" + n, "e"))
+            os.stat(m.path(n))
+        for n in names:  # the kernel knows them all, the server's fids of most were given back
+            equal(get(m.path(n)), n.encode())
+        for n in names:
+            with open(m.path(n), "ab") as f:
+                f.write(b"+")
+            os.rmdir(m.path("d" + n, "e"))
+        for n in names:
+            equal(get(os.path.join(m.server.export, n)), n.encode() + b"+")
+
+
 # ---- memory ----
 def forgets(options, files, rounds):
     with mnt.served(options) as m:
