@@ -57,7 +57,7 @@ struct p9_loop {
 	struct p9_spin idle; /* the same for descriptors */
 	bool looks;	     /* at descriptors before it sleeps */
 	unsigned batch;	     /* messages since the last wait; counted by who takes them in */
-	uint64_t looked; /* ns: the last epoll_wait(2) while they have news all the time */
+	uint64_t looked;     /* ns: the last epoll_wait(2) while they have news all the time */
 	/* Set by the owner: goes on after the loop was taken over in the middle of a call. Returns 0 or P9_LOST. */
 	int (*on_stolen)(struct p9_loop *loop);
 	/* Set by the owner: work that posted jobs and timers have left to do. Returns 0 or P9_LOST. */

@@ -553,8 +553,9 @@ static int end(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		ALL(idle),     ALL(in_mid_read), ALL(in_mid_write), ALL(locks),	     ALL(replaced),   ALL(names),
-		STEPPED(deep), ALL(directories), ALL(attributes),   ALL(never_back), STEPPED(polled), STEPPED(in_order), THREADED(threads),
+		ALL(idle),	 ALL(in_mid_read),  ALL(in_mid_write), ALL(locks),	ALL(replaced),
+		ALL(names),	 STEPPED(deep),	    ALL(directories),  ALL(attributes), ALL(never_back),
+		STEPPED(polled), STEPPED(in_order), THREADED(threads),
 	};
 	cmocka_set_test_filter(getenv("ONLY"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
