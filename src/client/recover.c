@@ -5,10 +5,9 @@
  * step, work or the thread: wait (longer after each failure, with jitter), connect, Tversion, Tattach, and for each fid
  * that was in use Twalk, Tlopen with the old flags but those that make or cut a file, and Tlock. A fid that leads to
  * another file, or nowhere, or whose locks are taken, is stale: ESTALE to everything, without asking the server.
- * At last the requests that were set aside go out again, in their order, when that can do no harm; the others are answered
- * EIO.
- * Fids keep their numbers. Until then p9_client_send() has no room; it is as if the server were slow.
- * resume.c has what happens on the new link. What ends the handle for good: the time for looking is over, the server speaks nonsense or grants smaller messages.
+ * At last the requests that were set aside go out again, in order, when that can do no harm; the others are answered EIO.
+ * Fids keep their numbers. Until then p9_client_send() has no room; it is as if the server were slow. resume.c has what
+ * happens on the new link. The handle ends when the time for looking is over, or the server speaks nonsense or grants less.
  * Must stay true: each request gets one answer; a fid of the program's is free in the engine only after its Tclunk or
  * Tremove was answered; requests of our own are never handed out.
  */
@@ -314,8 +313,7 @@ static void hold(struct p9_client *c, struct p9_flight *f, const struct p9_slot 
 	if ((f->type == P9_Tclunk || f->type == P9_Tremove) && p9_track_message(f, &t) >= 0) {
 		struct p9_kept *k = p9_track_kept(r, t.tclunk.fid);
 		f->verdict = k && k->xwrite ? P9_VERDICT_UNSURE : f->verdict;
-		if (!k &&
-		    f->verdict == P9_VERDICT_DONE) { /* what makes the fid goes out again, and then so does this */
+		if (!k && f->verdict == P9_VERDICT_DONE) { /* what makes the fid goes out again, then this */
 			f->verdict = P9_VERDICT_REPEAT;
 		}
 		p9_track_drop(r, t.tclunk.fid);
