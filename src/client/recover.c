@@ -8,8 +8,8 @@
  * At last the requests that were set aside go out again, in order, when that can do no harm; the others are answered EIO.
  * Fids keep their numbers. Until then p9_client_send() has no room; it is as if the server were slow. resume.c has what
  * happens on the new link. The handle ends when the time for looking is over, or the server speaks nonsense or grants less.
- * Must stay true: each request gets one answer; a fid of the program's is free in the engine only after its Tclunk or
- * Tremove was answered; requests of our own are never handed out.
+ * Must stay true: each request gets one answer; a fid of the program's is free in the engine only after its Tclunk or Tremove
+ * was answered; requests of our own are never handed out.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,8 +26,7 @@
 #define LAST_WAIT_MS 5000u
 #define ATTEMPT_MS 10000u
 
-/* ---- life ---- */
-/* A request of our own that is in flight when the handle ends. */
+/* ---- life: a request of our own that is in flight when the handle ends ---- */
 static void unheard(struct p9_call *call, const struct p9_msg *reply)
 {
 	(void)call;

@@ -196,6 +196,20 @@ def state_locks_hold_without_a_gap():
 
 
 @suite.test
+def state_long_names_of_owners_count_once():
+    """What an owner with a long name counts for its session is given back where it was counted."""
+    d = tree()
+    with Line("-e", f"x={d}") as s:
+        a = s.conn("x")
+        f = a.open(0, "f", flags=O_RDWR)
+        equal(a.lock(f, WRLCK, 0, 10, 1, "n" * 3000), SUCCESS)
+        s.over()
+        equal(a.lock(f, UNLCK, 0, 10, 1, "n" * 3000), SUCCESS)
+        equal(a.lock(f, WRLCK, 20, 10, 2, "m" * 3000), SUCCESS)
+        a.close()
+
+
+@suite.test
 def state_waiters_can_be_flushed_and_run_out_of_patience():
     d = tree()
     with Line("-e", f"x={d}", "--lock-wait", "4") as s:
