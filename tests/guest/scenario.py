@@ -22,7 +22,7 @@ import sys
 import time
 import traceback
 
-LIMIT = 90  # seconds for one check
+LIMIT = 240  # seconds for one check
 COUNT = 300  # entries of a directory made by the guest, for which emulation is slow
 FLOCK = "hhqqi4x"
 OFD_GETLK, OFD_SETLK, OFD_SETLKW = 36, 37, 38

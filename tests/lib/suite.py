@@ -35,8 +35,12 @@ def short(value, most=300):
     return text if len(text) <= most else f"{text[:most]}... ({len(value)} long)"
 
 
+LEAST = 30.0  # nothing that is waited for comes later than that, but on a hang
+
+
 def until(condition, seconds=30.0, what="it did not happen"):
     """Waits for a condition; raises when it has not come by then. The time is for a hang: machines can be slow."""
+    seconds = max(seconds, LEAST)
     deadline = time.monotonic() + seconds
     while True:
         value = condition()

@@ -91,7 +91,7 @@ class Process:
     def kill(self):
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
-            self.process.wait(5)
+            self.process.wait(30)
 
     def rss(self):
         with open(f"/proc/{self.pid}/status", encoding="ascii") as f:
@@ -166,7 +166,7 @@ class Mount(Process):
     def umount(self):
         run(program("p9"), "umount", self.dir, timeout=20)
         try:
-            self.process.wait(5)
+            self.process.wait(30)
         except subprocess.TimeoutExpired:
             until(lambda: not elsewhere(self.dir), 60, f"still mounted for {elsewhere(self.dir)}")
         self.end()

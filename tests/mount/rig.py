@@ -213,7 +213,7 @@ class Mount:
         if self.process.poll() is None:
             self.process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(3)
+                self.process.wait(20)
         while mounted(self.where) and libc.umount2(os.fsencode(self.where), MNT_DETACH) == 0:
             pass
 
@@ -277,7 +277,7 @@ def program(*command, seconds=120, cwd=None, user=None, env=None, codes=(0,)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=5)
+            process.communicate(timeout=30)
         raise Stuck(f"{' '.join(command)[:200]}: not through after {seconds} s") from None
     check(process.returncode in codes, f"{' '.join(command)[:200]}: exit code {process.returncode}: {out[-2500:]}")
     return out

@@ -508,7 +508,7 @@ def locks_wait_and_are_interrupted(m, export):
         b.begin("flock", EX)
         time.sleep(0.2)
         b.process.kill()  # a waiting program can be killed
-        equal(b.process.wait(5), -signal.SIGKILL)
+        equal(b.process.wait(30), -signal.SIGKILL)
         a.close()  # and a flock goes with the last close
         b = Locker(p)
         equal(until(lambda: b("flock", EX + NB) == "ok", 5, "the flock stays"), True)
@@ -952,7 +952,7 @@ def a_server_that_hangs_gives_timeouts():
         p = python("os.stat(sys.argv[1])", m.path("f"), wait=False, stderr=subprocess.DEVNULL)
         time.sleep(0.3)
         p.kill()
-        equal(p.wait(5), -signal.SIGKILL)  # no need to wait for the time-out
+        equal(p.wait(30), -signal.SIGKILL)  # no need to wait for the time-out
         run(mnt.program("p9"), "umount", "-l", m.dir, timeout=20)
         m.end(20)
     finally:

@@ -20,7 +20,7 @@ GETATTR = ninep.frame(T["getattr"], 5, struct.pack("<IQ", 0, 0x3FFF))
 def stopped(g, why=None, s=None):
     """The queue was stopped, the monitor told, nothing given back, and the link lives."""
     r = g.rings[0]
-    check(select.select([r.err], [], [], 5)[0], f"err is not signalled: {why}")
+    check(select.select([r.err], [], [], 30)[0], f"err is not signalled: {why}")
     os.eventfd_read(r.err)
     g.monitor.u64(vu.GET_FEATURES)
     if s and why:

@@ -307,7 +307,7 @@ def rings_several_queues():
         kept[1].put_desc(0, 1 << 60, 8)
         kept[1].offer(0)
         kept[1].ring_bell()
-        check(vu.select.select([kept[1].err], [], [], 5)[0], "the err eventfd of the broken queue")
+        check(vu.select.select([kept[1].err], [], [], 30)[0], "the err eventfd of the broken queue")
         g.rings, g.turn = [kept[0]], 0
         works(g)
 
