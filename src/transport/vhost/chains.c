@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
 #include "base/hosterr.h"
@@ -95,7 +94,7 @@ static void give_back(struct p9_vhost *v, struct p9_chain *c, size_t len)
 	p9_vmem_put(c->mem);
 	p9_buf_put(&v->loop->pool, c->flat);
 	p9_buf_put(&v->loop->pool, c->buf);
-	if (v->draining) {
+	if (v->draining || v->stopped) {
 		p9_vhost_drained(v);
 	}
 }
@@ -446,10 +445,8 @@ static void stop(struct p9_link *l)
 	for (unsigned i = 0; i < v->nqueues; i++) {
 		p9_vqueue_drop_kick(&v->queues[i]);
 	}
-	if (v->nchains ==
-	    0) { /* else it ends when we are done with the guest's memory: who waits for that sees it so */
-		shutdown(v->ctl.fd, SHUT_RDWR);
-	}
+	v->stopped = true;
+	p9_vhost_drained(v);
 	p9_loop_del(v->loop, &v->ctl);
 }
 
@@ -480,7 +477,6 @@ static void free_vhost(struct p9_link *l)
 	p9_vmem_put(v->mem);
 	p9_loop_unpoll(v->loop, &v->poller);
 	p9_loop_del(v->loop, &v->ctl);
-	shutdown(v->ctl.fd, SHUT_RDWR); /* there may be other descriptors of it */
 	close(v->ctl.fd);
 	free(v->queues);
 	free(v);

@@ -469,6 +469,9 @@ static void conclude(struct p9_vhost *v, int rc)
 void p9_vhost_drained(struct p9_vhost *v)
 {
 	bool all = v->drain_queue >= v->nqueues, base = v->msg.head.request == VU_GET_VRING_BASE;
+	if (v->stopped && v->nchains == 0) { /* who waits for us to be done with the guest's memory sees it so */
+		shutdown(v->ctl.fd, SHUT_RDWR);
+	}
 	if (!v->draining || v->link.broken || (all ? v->nchains : v->queues[v->drain_queue].nchains) > 0) {
 		return;
 	}

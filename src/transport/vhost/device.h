@@ -52,12 +52,13 @@ struct p9_vhost {
 	int fds[P9_VHOST_FDS_MAX];
 	unsigned nfds;
 	bool draining;
+	bool stopped;	      /* the link is; the connection ends with the last chain */
 	unsigned drain_queue; /* the one that is stopped; nqueues for all */
 };
 
 /* ---- control.c ---- */
 int p9_vhost_control_ready(struct p9_source *s, uint32_t events);
-/* A chain was given back: an answer may have waited for that. */
+/* A chain was given back: an answer may have waited for that, or the connection's end. */
 void p9_vhost_drained(struct p9_vhost *v);
 void p9_vhost_close_fds(struct p9_vhost *v);
 
