@@ -22,7 +22,7 @@ import xml.etree.ElementTree
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LOGS = os.path.join(ROOT, "build", "logs")
-CORES = 2
+CORES = 3  # of two: tests wait more than they work
 TAIL = 40
 FUZZ_SECONDS = int(os.environ.get("FUZZ_SECONDS", "60"))
 # gcc's TSan cannot place its shadow when the kernel scatters mappings too widely.
@@ -34,11 +34,12 @@ TSAN_ENV = {"TSAN_OPTIONS": "halt_on_error=0:exitcode=66:second_deadlock_stack=1
 
 class Step:
     """count: "exit" (the exit code is one test), "lines" (the last "X: N passed, N failed" line), "meson" (the
-    directory's testlog.junit.xml). cores: how many it keeps busy. limit: seconds."""
+    directory's testlog.junit.xml). cores: how many it keeps busy. limit: seconds, on a machine that has little else to do;
+    twice as long is taken for a hang."""
 
     def __init__(self, name, command, needs=(), count="exit", cores=1, limit=120, env=None, build=None):
         self.name, self.command, self.needs, self.count = name, command, needs, count
-        self.cores, self.limit, self.env, self.build = cores, limit, env or {}, build
+        self.cores, self.limit, self.env, self.build = cores, 2 * limit, env or {}, build
         self.passed = self.failed = self.skipped = 0
         self.seconds, self.why, self.state, self.process = 0.0, "", "waiting", None
 
