@@ -290,7 +290,7 @@ int p9_session_write_file(struct p9_session *s, const char *path, const void *bu
 int p9_session_append(struct p9_session *s, const char *path, const void *buf, size_t n, uint32_t mode)
 {
 	struct p9_handle h;
-	struct p9_rgetattr st;
+	struct p9_rgetattr st = { 0 };
 	int rc = p9_session_open(s, path, P9_O_WRONLY | P9_O_CREAT | P9_O_APPEND, mode, &h);
 	if (rc < 0) {
 		return rc;
