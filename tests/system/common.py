@@ -44,7 +44,8 @@ def put(path, data=b"", mode=0o644, owner=None):
 def sanitized():
     """Whether p9d was built with a sanitizer: it is slower, and larger."""
     with open(P9D, "rb") as f:
-        return b"__asan_init" in f.read() or b"__tsan_init" in f.read()
+        program = f.read()
+    return b"__asan_init" in program or b"__tsan_init" in program
 
 
 class P9d:
