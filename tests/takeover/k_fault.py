@@ -48,12 +48,20 @@ class Shimmed:
 
     def __enter__(self):
         self.old = self.env()
-        self.line = Line("-e", f"x={tree()}", "--loops", "1")
+        try:
+            self.line = Line("-e", f"x={tree()}", "--loops", "1")
+        except BaseException:
+            self.forget()
+            raise
         return self
 
-    def __exit__(self, kind, *_):
+    @staticmethod
+    def forget():
         for name in ("LD_PRELOAD", "P9_FAULT_CTL"):
             ENV.pop(name, None)
+
+    def __exit__(self, kind, *_):
+        self.forget()
         self.line.kill() if kind else self.line.stop()  # pylint: disable=expression-not-assigned
 
     def attempt(self, arm):
