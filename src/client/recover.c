@@ -310,7 +310,8 @@ static void hold(struct p9_client *c, struct p9_flight *f, const struct p9_slot 
 	if ((f->type == P9_Tclunk || f->type == P9_Tremove) && p9_track_message(f, &t) >= 0) {
 		struct p9_kept *k = p9_track_kept(r, t.tclunk.fid);
 		f->verdict = k && k->xwrite ? P9_VERDICT_UNSURE : f->verdict;
-		if (!k && f->verdict == P9_VERDICT_DONE) { /* what makes the fid goes out again, and then so does this */
+		if (!k &&
+		    f->verdict == P9_VERDICT_DONE) { /* what makes the fid goes out again, and then so does this */
 			f->verdict = P9_VERDICT_REPEAT;
 		}
 		p9_track_drop(r, t.tclunk.fid);

@@ -87,8 +87,8 @@ struct p9_flight {
 	uint8_t *frame;		/* the T-message without a Twrite's payload; owned */
 	const uint8_t *payload; /* of a Twrite: the program's */
 	uint32_t size, fid;	/* own: the fid it is about */
-	uint64_t due, order; /* order: where it ended in the stream that was lost */
-	uint32_t ecode;	     /* P9_VERDICT_ERROR */
+	uint64_t due, order;	/* order: where it ended in the stream that was lost */
+	uint32_t ecode;		/* P9_VERDICT_ERROR */
 	uint8_t kind, type, stage, verdict;
 	unsigned from, at; /* own: elements of the name that this walk begins and ends with */
 	struct p9_root *root;
