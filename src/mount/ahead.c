@@ -154,6 +154,7 @@ static const struct p9_mop look_op = {
 static void end(struct p9_mreq *r)
 {
 	r->ino->fetching = false;
+	r->m->fetching--;
 	p9_mreq_free(r);
 }
 
@@ -239,11 +240,13 @@ static void list_finish(struct p9_mreq *r)
 	choose(r, most);
 	r->u32[0] = 0;
 	r->ino->fetched = r->ino->used = 0;
-	struct p9_minode *dir = r->ino;
+	struct p9_mount *m = r->m;
+	r->ino->fetching = false; /* without memory the request is gone, and perhaps the directory */
+	m->fetching--;
 	if (p9_mreq_many(r, 2 * CHUNK)) {
+		r->ino->fetching = true;
+		m->fetching++;
 		chunk(r);
-	} else {
-		dir->fetching = false;
 	}
 }
 
@@ -261,6 +264,7 @@ static void begin(struct p9_mount *m, struct p9_minode *dir, uint64_t now)
 	r->ino = dir;
 	p9_minode_hold(m, dir);
 	dir->fetching = true;
+	m->fetching++;
 	r->off = dir->ahead_cookie;
 	r->size = io < BLOCK ? io : BLOCK;
 	r->when = now;

@@ -195,7 +195,7 @@ struct p9_mount {
 	struct p9_muser *users;
 	struct p9_mreq *free_reqs, *live, *late;
 	struct p9_mahead *ahead, *ahead_last;
-	unsigned naheads;
+	unsigned naheads, fetching; /* what is kept; directories that are being read ahead */
 	uint64_t changes;  /* counts operations that change or write, when they begin and when they have ended */
 	uint64_t xchanges; /* the same of those that change */
 	/* Names of extended attributes that programs asked for last, and files did not have. */

@@ -296,7 +296,7 @@ static bool look_until(struct p9_mount *m, uint64_t until)
 		if (p9_client_work(m->client) != 0) {
 			return true;
 		}
-		if (looks % LOOKS == 0 && kernel_asks(m)) {
+		if ((looks % LOOKS == 0 || m->fetching) && kernel_asks(m)) {
 			m->spin.since = 0;
 			return false;
 		}
