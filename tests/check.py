@@ -143,8 +143,7 @@ STEPS = [
 
 
 # What only --all runs: the same tests as others of the list under another sanitizer, where that takes minutes.
-MORE = ("mount-asan", "mount-smoke-asan", "commands-asan", "front-asan", "vhost-tsan", "conform-tsan", "guest-vhost",
-        "takeover-guest-vhost")
+MORE = ("mount-asan", "conform-tsan", "guest-vhost", "takeover-guest-vhost")
 
 
 def missing_program(step):
