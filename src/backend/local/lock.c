@@ -80,10 +80,12 @@ static void free_ranges(struct owner *o)
 
 static void drop_all(struct llocks *l)
 {
+	_Atomic unsigned nobody = 0;
 	for (unsigned i = 0; i < BUCKETS; i++) {
 		while (l->table[i]) { /* of sessions that were never whole: each ends its own otherwise */
 			for (struct owner *o = l->table[i]->owners; o; o = o->next) {
 				free_ranges(o);
+				o->held = &nobody; /* the session may have gone */
 			}
 			llocks_tidy(&l->table[i]);
 		}
