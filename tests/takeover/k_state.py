@@ -433,6 +433,51 @@ def state_permissions_are_checked_as_before():
 
 
 @suite.test
+def state_limits_of_the_new_one_may_be_smaller():
+    """What a session was granted it keeps: long messages, more connections than there may be now, fewer loops, a trace."""
+    d = tree()
+    with Line("-e", f"x={d}", "--loops", "3") as s:
+        c, more = s.conn("x", msize=1 << 20), [s.conn("x") for _ in range(5)]
+        silent = Conn(s.socket, version=False)
+        f = c.open(0, "f", flags=O_RDWR)
+        for loops in (1, 4):
+            args = ["-e", f"x={d}", "--msize", "8192", "--connections", "2", "--loops", str(loops), "--workers", "1"]
+            s.over(*args, *(["--trace"] if loops == 1 else []))
+            equal(c.write(f, 0, DATA[::-1]), len(DATA))
+            equal(c.read(f, 0, len(DATA)), DATA[::-1])
+            tags = [c._read(f, i, 250000) for i in range(30)]
+            for i, t in enumerate(tags):
+                equal(c.wait(t)[4:], DATA[::-1][i:i + 250000])
+            for m in more:
+                m.getattr(0)
+            with Conn(s.socket, version=False) as turned_away:
+                check(turned_away.ended(), "a connection too many")
+        equal(silent.version(1 << 20)[0], 8192)
+        silent.attach(0, "x")
+        equal(c.version(1 << 20)[0], 8192)
+        c.attach(0, "x")
+        equal(c.read(c.open(0, "f"), 0, 5000), DATA[::-1][:5000])
+
+
+@suite.test
+def state_too_few_descriptors_in_the_new_one():
+    """It says so, whether they cannot even be received or there is no room to use them, and the old one goes on."""
+    d = tree()
+    with Line("-e", f"x={d}") as s:
+        c = s.conn("x")
+        fids = [c.open(0, "f") for _ in range(400)]
+        for limit, words in ((300, "descriptors"), (560, "")):
+            new = s.next(before=("prlimit", f"--nofile={limit}:{limit}"))
+            new.refuses("--takeover", words, code=1)
+            s.alive()
+            for f in fids:
+                c.getattr(f)
+        s.over()
+        for f in fids:
+            c.getattr(f)
+
+
+@suite.test
 def state_sockets_are_inherited_opened_and_closed():
     d, ports = tree(), [common.free_port(), common.free_port()]
     top = fresh()
