@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What a client has goes over: fids and what they stand for, locks and who waits for them, half messages, replies that
 nobody has read yet, users, exports, sockets."""
+import contextlib
 import errno
 import os
 import re
@@ -573,6 +574,15 @@ def state_the_service_manager_is_told_who_serves():
                 equal(manager.recv(1000), f"READY=1\nMAINPID={s.pid}\n".encode())
                 s.over()
                 equal(manager.recv(1000), f"READY=1\nMAINPID={s.pid}\n".encode())
+                # one that does not read is not waited for: nobody would serve meanwhile
+                with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+                    other.connect(path)
+                    other.setblocking(False)
+                    with contextlib.suppress(BlockingIOError):
+                        while True:
+                            other.send(b"full")
+                s.over()
+                s.conn("x").getattr(0)
         finally:
             del ENV["NOTIFY_SOCKET"]
 
