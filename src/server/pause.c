@@ -189,12 +189,13 @@ int p9_server_freeze(struct p9_server *srv, const struct p9_patience *patience, 
 			p9_server_thaw(srv);
 			frozen = false;
 			run_until = now + HANG_MS;
+		} else if (!frozen && !over && held && !hangs(srv, text) && now >= run_until) {
+			frozen = true;
+			srv->frozen_at = now;
+			atomic_store(&srv->freezing, true);
+			let_go(srv);
+			continue; /* most often all is quiet at once */
 		} else {
-			if (!frozen && !over && held && !hangs(srv, text) && now >= run_until) {
-				frozen = true;
-				srv->frozen_at = now;
-				atomic_store(&srv->freezing, true);
-			}
 			let_go(srv);
 		}
 		if (over) {
