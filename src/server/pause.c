@@ -176,6 +176,7 @@ int p9_server_freeze(struct p9_server *srv, const struct p9_patience *patience, 
 	uint64_t begin = now_ms(), run_until = 0;
 	struct iovec text = { why, cap };
 	bool frozen = false;
+	snprintf(why, cap, "it was given up at once");
 	for (;;) {
 		uint64_t now = now_ms();
 		bool held = hold(srv);
