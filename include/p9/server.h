@@ -78,9 +78,9 @@ struct p9_patience {
 	bool (*over)(void *arg); /* true: wait no longer. May be NULL */
 	void *arg;
 };
-/* Stands the server still: no messages are taken, what runs is waited for. Returns 0, and nothing of it moves until
- * p9_server_thaw(); or -P9_ETIMEDOUT: all goes on as before, and `why` names what did not come to an end.
- * After start, from the one thread that also calls the others of this section. */
+/* Stands the server still: no messages are taken, what runs is waited for; what runs for long, while the others are
+ * served. Returns 0, and nothing of it moves until p9_server_thaw(); or -P9_ETIMEDOUT: all goes on as before, and `why`
+ * names what did not come to an end. After start, from the one thread that also calls the others of this section. */
 P9_MUST_USE int p9_server_freeze(struct p9_server *srv, const struct p9_patience *patience, char *why, size_t cap);
 void p9_server_thaw(struct p9_server *srv);
 /* Whether a fid is in this export. Frozen. */

@@ -3,6 +3,7 @@
 #ifndef P9_BASE_GATE_H
 #define P9_BASE_GATE_H
 #include <pthread.h>
+#include <time.h>
 
 struct p9_gate {
 	pthread_mutex_t mutex;
@@ -31,6 +32,16 @@ static inline void p9_gate_leave(struct p9_gate *g)
 static inline void p9_gate_wait(struct p9_gate *g)
 {
 	pthread_cond_wait(&g->cond, &g->mutex);
+}
+/* The same, for about so long at most: the clock may be set meanwhile. */
+static inline void p9_gate_wait_ms(struct p9_gate *g, unsigned ms)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_nsec += (long)(ms % 1000) * 1000000;
+	until.tv_sec += ms / 1000 + until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	pthread_cond_timedwait(&g->cond, &g->mutex, &until);
 }
 /* Inside: all that wait. */
 static inline void p9_gate_wake_all(struct p9_gate *g)

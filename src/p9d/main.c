@@ -123,6 +123,17 @@ static int open_listener(const char *text)
 	return p9d_listen_inherited(l, &d.conf, text, o->fd) < 0;
 }
 
+/* Whether the socket is one that the p9d before us has given already. */
+static bool have_socket(int fd)
+{
+	struct stat a, b;
+	bool have = false;
+	for (unsigned i = 0; fstat(fd, &a) == 0 && i < d.nlisteners && !have; i++) {
+		have = fstat(d.listeners[i].source.fd, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+	}
+	return have;
+}
+
 /* Sockets from a service manager: sd_listen_fds(3)'s protocol, a few lines of it. */
 static int take_passed_sockets(void)
 {
@@ -132,6 +143,10 @@ static int take_passed_sockets(void)
 	}
 	int n = atoi(fds);
 	for (int i = 0; i < n && d.nlisteners < P9D_LISTEN_MAX; i++) {
+		if (have_socket(LISTEN_FDS_START + i)) {
+			close(LISTEN_FDS_START + i);
+			continue;
+		}
 		if (p9d_listen_passed(&d.listeners[d.nlisteners], &d.conf, LISTEN_FDS_START + i) < 0) {
 			return 1;
 		}

@@ -35,6 +35,9 @@ static void take(struct p9_job *job, struct p9_thread *self)
 	struct p9d_listener *l = (struct p9d_listener *)((char *)m - offsetof(struct p9d_listener, monitor));
 	(void)self;
 	int rc = p9d_listen_adopt(l, m->fd, m->fd);
+	if (rc < 0) { /* our second descriptor would keep the monitor waiting */
+		shutdown(m->watch, SHUT_RDWR);
+	}
 	atomic_store(&m->busy, false);
 	if (rc < 0) {
 		p9_log(P9_LOG_WARN, "%s: too many connections", l->text);

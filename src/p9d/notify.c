@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 #include "base/log.h"
@@ -58,8 +59,10 @@ void p9d_notify(void)
 	sa.sun_path[0] = path[0] == '@' ? 0 : path[0]; /* a name that is in no file system */
 	int len = snprintf(text, sizeof(text), "READY=1\nMAINPID=%d\n", (int)getpid());
 	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct timeval patience = { .tv_sec = 1 }; /* in a hand-over all stand still: not for one that does not read */
 	socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
-	if (fd < 0 || sendto(fd, text, (size_t)len, MSG_NOSIGNAL, (struct sockaddr *)&sa, size) < 0) {
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) < 0 ||
+	    sendto(fd, text, (size_t)len, MSG_NOSIGNAL, (struct sockaddr *)&sa, size) < 0) {
 		p9_log(P9_LOG_DEBUG, "the service manager cannot be told");
 	}
 	if (fd >= 0) {

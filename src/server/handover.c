@@ -119,8 +119,10 @@ static void pack_link(struct p9_conn *c, struct p9_pack *p)
 {
 	struct p9_undone *undone = calloc(P9_LOCKWAIT_MAX, sizeof(*undone));
 	uint64_t now = p9_now_ns() / 1000000;
-	unsigned n = 0;
-	p9_pack_number(p, p9_conn_waiting(c));
+	unsigned n = 0, waiting = p9_conn_waiting(c);
+	/* those that waited in a p9d before this one, and have not been begun anew: their messages are still to be read */
+	unsigned again = c->nagain < P9_LOCKWAIT_MAX - waiting ? c->nagain : P9_LOCKWAIT_MAX - waiting;
+	p9_pack_number(p, waiting + again);
 	for (const struct p9_req *r = c->shard->lock_waits; r && undone; r = r->wait_next) {
 		if (r->conn != c || n == P9_LOCKWAIT_MAX) {
 			continue;
@@ -134,7 +136,11 @@ static void pack_link(struct p9_conn *c, struct p9_pack *p)
 		p9_pack_number(p, r->tag);
 		p9_pack_number(p, left_of(r->wait_until, now));
 	}
-	if (!undone || n != p9_conn_waiting(c) || !c->link->ops->pack) {
+	for (unsigned i = 0; i < again; i++) {
+		p9_pack_number(p, c->again[i].tag);
+		p9_pack_number(p, left_of(c->again[i].until, now));
+	}
+	if (!undone || n != waiting || !c->link->ops->pack) {
 		p9_pack_fail(p, "this link cannot be handed over, or no memory");
 	} else {
 		c->link->ops->pack(c->link, p, undone, n);

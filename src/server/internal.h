@@ -261,7 +261,8 @@ struct p9_shard {
 	struct p9_timer lock_timer, flush_timer;
 	struct p9_job lock_job, end_job, hold_job;
 	_Atomic bool lock_posted;
-	uint64_t last_tick; /* end of the last request: the beginning of the next in a batch */
+	bool hold_posted, thaw; /* in the gate of server.hold: hold_job is on its way; it is to go on afterwards */
+	uint64_t last_tick;	/* end of the last request: the beginning of the next in a batch */
 	struct p9_opstat stat[128];
 	uint64_t errors_logged, errors_window;
 	_Atomic uint64_t accepted;
@@ -284,7 +285,8 @@ void p9_sources_leave(struct p9_sources *t, const struct p9_peer *peer);
 struct p9_hold {
 	struct p9_gate gate;
 	bool holding;
-	unsigned held; /* loops that stand still */
+	unsigned held;	 /* loops that stand still */
+	uint64_t paused; /* ms, how long they did */
 };
 
 struct p9_server {

@@ -17,6 +17,8 @@ class Line(P9d):
 
     def __init__(self, *args, listen=None, **popen):
         args = args if "--control" in args else (*args, "--control", RUNTIME)
+        # who waits for a lock waits for longer than a test that sanitizers slow down
+        args = args if "--lock-wait" in args else (*args, "--lock-wait", "3600")
         self.args, self.options, self.generation = args, popen, 0
         super().__init__(*args, listen=listen, env=ENV, **popen)
         self.listen = listen if listen is not None else ["-l", f"unix:{self.socket}"]

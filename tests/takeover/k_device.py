@@ -2,7 +2,9 @@
 """A vhost-user device goes over: memory, rings, books, half control messages; the guest is a front-end of our own."""
 import errno
 import os
+import select
 import signal
+import socket
 import struct
 import threading
 
@@ -237,30 +239,94 @@ def device_books_go_on():
             after.alive()
 
 
-@suite.test
-def device_that_connects_to_its_monitor_goes_over():
-    """connect: there is no address to listen at, the connection goes over, and p9d ends with it."""
-    with Line("-e", f"x={make_tree()}") as plain:
-        path = os.path.join(common.TOP, "monitor")
-        import socket  # pylint: disable=import-outside-toplevel
-        lst = socket.socket(socket.AF_UNIX)
-        lst.bind(path)
-        lst.listen(1)
-        s = Line(*plain.args, listen=["-l", f"vhost-user:{path},tag=share,connect"])
-        m = vu.Monitor(lst.accept()[0])
-        m.hello()
-        mem = vu.Memory()
+class Listening:
+    """A monitor that listens; .guest() is the guest of the next p9d that connects."""
+
+    def __init__(self):
+        common._count[0] += 1  # pylint: disable=protected-access
+        self.path = os.path.join(common.TOP, f"monitor{common._count[0]}")  # pylint: disable=protected-access
+        self.sock = None
+
+    def listen(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.bind(self.path)
+        self.sock.listen(5)
+        self.sock.settimeout(60)
+
+    def gone(self):
+        self.sock.close()
+        os.unlink(self.path)
+
+    def guest(self):
+        m, mem = vu.Monitor(self.sock.accept()[0]), vu.Memory()
         ring = vu.Ring(mem)
+        m.hello()
         m.set_features(vu.FEATURES)
         m.add_region(mem.regions[0])
         m.start(0, ring)
         g = vu.Guest(ring)
+        g.monitor = m
         g.attach(0, "x")
-        for _ in range(2):
-            s.over()
+        return g
+
+    def nobody_comes(self, seconds=0.5):
+        return not select.select([self.sock], [], [], seconds)[0]
+
+
+@suite.test
+def device_that_connects_to_its_monitor_goes_over():
+    """connect: the connection goes over and is the only one; when it ends, whoever serves then connects again."""
+    end = Listening()
+    end.listen()
+    with Line("-e", f"x={make_tree()}", listen=["-l", f"vhost-user:{end.path},tag=share,connect"]) as s:
+        g = end.guest()
+        for _ in range(3):
+            for _ in range(2):
+                s.over()
+                works(g)
+            check(end.nobody_comes(), "a second connection to one monitor")
+            g.monitor.close()
+            g = end.guest()
             works(g)
-        m.close()
-        equal(s.process.wait(10), 0)
+        equal(s.stats()[0], 1)
+        end.gone()
+        g.monitor.close()
+        until(lambda: "no monitor is there" in s.output(), 30)
+        s.over()
+        until(lambda: "no monitor is there" in s.output(), 30)
+        end.listen()
+        g = end.guest()
+        works(g)
+        s.over()
+        works(g)
+        g.monitor.close()
+    end.gone()
+
+
+@suite.test
+def device_whose_connection_is_refused_is_told():
+    """connect, and p9d has as many connections as it may: the monitor sees an end each time, and a device at last."""
+    end = Listening()
+    end.listen()
+    with Line("-e", f"x={make_tree()}", "--connections", "1") as s:
+        first = s.conn("x")
+        s.over("-e", s.args[1], "--connections", "1",
+               listen=[*s.listen, "-l", f"vhost-user:{end.path},tag=share,connect"])
+        for _ in range(2):
+            turned_away, _ = end.sock.accept()
+            turned_away.settimeout(60)
+            equal(turned_away.recv(1), b"", "not the end of the connection")
+            turned_away.close()
+        first.getattr(0)
+        first.close()
+        until(lambda: s.stats()[0] == 0, 30)
+        while True:
+            try:
+                works(end.guest())
+                break
+            except (vu.Gone, OSError):
+                pass  # one that was turned away before
+    end.gone()
 
 
 @suite.test

@@ -313,9 +313,18 @@ def fail_a_request_that_hangs():
         check(f"fid={f}" in out, out)
         load.goes_on()
         check("nothing is handed over" in s.output())
+        # it has hung for long by now, so nobody else stands still while it is waited for
+        late = s.next()
+        until(lambda: s.output().count("asks to take over") == 2, 30)
+        n = load.count
+        until(lambda: load.count > n + 20, 30)
+        check(s.output().count("nothing is handed over") == 1, "all stand still for one that hangs")
+        check(not c.answered(hung) and late.process.poll() is None)
         h.go()
         c.wait(hung)
-        s.over()
+        until(lambda: "sharing" in late.output(), 30)
+        equal(s.process.wait(10), 0)
+        s.become(late)
         c.read(f, 0, 10)
         load.end()
 

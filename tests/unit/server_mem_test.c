@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 #include <cmocka.h>
+#include "base/loop.h"
 #include "p9/codec.h"
 #include "p9/server.h"
 #include "p9/synth.h"
@@ -155,12 +156,58 @@ static void bad_framing_ends_the_link(void **state)
 	}
 }
 
+struct stuck {
+	struct p9_job job;
+	atomic_bool here, go;
+};
+
+static void stick(struct p9_job *job, struct p9_thread *self)
+{
+	struct stuck *s = (struct stuck *)job;
+	(void)self;
+	atomic_store(&s->here, true);
+	while (!atomic_load(&s->go)) {
+		nap();
+	}
+}
+
+/* A loop that does not come is not waited for for ever; once it comes all is as it was. */
+static void stand_still(void **state)
+{
+	struct world *w = *state;
+	static struct stuck s = { .job.run = stick };
+	static const struct p9_patience patience = { .ms = 100 }, more = { .ms = 60000 };
+	char why[200] = "";
+	uint8_t buf[QUEUE];
+	struct p9_msg r, t = { .type = P9_Tversion, .tag = P9_NOTAG };
+	t.tversion.msize = 4096;
+	t.tversion.version = (struct p9_str){ "9P2000.L", 8 };
+	p9_loop_post(p9_server_loop(w->srv, 0), &s.job);
+	while (!atomic_load(&s.here)) {
+		nap();
+	}
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(p9_server_freeze(w->srv, &patience, why, sizeof(why)), -P9_ETIMEDOUT);
+		assert_string_equal(why, "a loop is in a call that hangs");
+	}
+	atomic_store(&s.go, true);
+	call(w, &t, &r, buf);
+	assert_int_equal(r.type, P9_Rversion);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(p9_server_freeze(w->srv, &more, why, sizeof(why)), 0);
+		p9_server_thaw(w->srv);
+		call(w, &t, &r, buf);
+		assert_int_equal(r.type, P9_Rversion);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_conversation, begin, finish),
 		cmocka_unit_test_setup_teardown(a_directory, begin, finish),
 		cmocka_unit_test_setup_teardown(bad_framing_ends_the_link, begin, finish),
+		cmocka_unit_test_setup_teardown(stand_still, begin, finish),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,7 +16,6 @@
 #include <sys/uio.h>
 #include <unistd.h>
 #include "base/hosterr.h"
-#include "base/log.h"
 #include "p9/messages.h"
 #include "transport/vhost/device.h"
 
@@ -101,7 +100,8 @@ static void use_memory(struct p9_vhost *v, struct p9_vmem *m)
 		bool ran = v->queues[i].running;
 		p9_vqueue_stop(&v->queues[i]);
 		if (try_run(&v->queues[i]) < 0 && ran) {
-			p9_log(P9_LOG_INFO, "vhost-user %s: queue %u waits for the memory of its ring", v->conf.tag, i);
+			p9_log_some(&p9_vhost_complaints, P9_LOG_INFO,
+				    "vhost-user %s: queue %u waits for the memory of its ring", v->conf.tag, i);
 		}
 	}
 }
@@ -454,8 +454,8 @@ static bool wants_ack(const struct p9_vhost *v)
 static void conclude(struct p9_vhost *v, int rc)
 {
 	if (rc < 0) {
-		p9_log(P9_LOG_WARN, "vhost-user %s: message %u refused (%s)", v->conf.tag, v->msg.head.request,
-		       p9_error_name((uint32_t)-rc));
+		p9_log_some(&p9_vhost_complaints, P9_LOG_WARN, "vhost-user %s: message %u refused (%s)", v->conf.tag,
+			    v->msg.head.request, p9_error_name((uint32_t)-rc));
 	}
 	p9_vhost_close_fds(v);
 	if (rc != ANSWERED && wants_ack(v)) {

@@ -2,6 +2,7 @@
 /* device.h - the device, for the files of this directory alone. All of it is its loop's. */
 #ifndef P9_VHOST_DEVICE_H
 #define P9_VHOST_DEVICE_H
+#include "base/log.h"
 #include "base/loop.h"
 #include "transport/vhost/inflight.h"
 #include "transport/vhost/memory.h"
@@ -56,6 +57,8 @@ struct p9_vhost {
 	unsigned drain_queue; /* the one that is stopped; nqueues for all */
 };
 
+/* ---- queue.c ---- */
+extern struct p9_log_rate p9_vhost_complaints; /* lines that a guest or a monitor causes */
 /* ---- control.c ---- */
 int p9_vhost_control_ready(struct p9_source *s, uint32_t events);
 /* A chain was given back: an answer may have waited for that, or the connection's end. */

@@ -7,8 +7,9 @@
  */
 #include <stdlib.h>
 #include <unistd.h>
-#include "base/log.h"
 #include "transport/vhost/device.h"
+
+struct p9_log_rate p9_vhost_complaints;
 
 /* Where the ring is. False: not in the guest's memory. */
 static bool find_ring(const struct p9_vqueue *q, struct p9_vdev_conf *out)
@@ -72,8 +73,9 @@ int p9_vqueue_run(struct p9_vqueue *q)
 		q->ring.last_avail = (uint16_t)(c.used + q->norphans);
 	}
 	if (q->norphans > q->orphan) {
-		p9_log(P9_LOG_INFO, "vhost-user %s: queue %u: %u request%s of a device before this one", v->conf.tag,
-		       (unsigned)(q - v->queues), q->norphans, q->norphans == 1 ? "" : "s");
+		p9_log_some(&p9_vhost_complaints, P9_LOG_INFO,
+			    "vhost-user %s: queue %u: %u request%s of a device before this one", v->conf.tag,
+			    (unsigned)(q - v->queues), q->norphans, q->norphans == 1 ? "" : "s");
 	}
 	return 0;
 }
@@ -95,8 +97,8 @@ void p9_vqueue_stop(struct p9_vqueue *q)
 void p9_vqueue_break(struct p9_vqueue *q, const char *why)
 {
 	uint64_t one = 1;
-	p9_log(P9_LOG_WARN, "vhost-user %s: queue %u is stopped: %s", q->dev->conf.tag, (unsigned)(q - q->dev->queues),
-	       why);
+	p9_log_some(&p9_vhost_complaints, P9_LOG_WARN, "vhost-user %s: queue %u is stopped: %s", q->dev->conf.tag,
+		    (unsigned)(q - q->dev->queues), why);
 	p9_vdev_stop(&q->ring, why);
 	q->broken = true;
 	if (q->err >= 0 && write(q->err, &one, sizeof(one)) < 0) {
