@@ -23,7 +23,7 @@ def needs(name):
 # ---- fio ----
 
 def fio(where, mib, direct, mapped):
-    base = [needs("fio"), f"--directory={where}", "--fallocate=none", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1",
+    base = [needs("fio"), f"--directory={where}", "--fallocate=none", "--verify_state_save=0", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1",
             "--randrepeat=1", "--minimal"]
     program(*base, "--name=random4k", "--rw=randwrite", "--bs=4k", f"--size={mib}m", "--fsync=64")
     program(*base, "--name=odd", "--rw=randwrite", "--bs=13k", f"--size={mib}m")

@@ -179,7 +179,7 @@ def fio():
     d = fresh("fio", 0o777)
     with Served("tcp", "-e", f"x={d},squash=none") as s, Mount(s.address, "cache=none") as m, Again(s, every(1)) as again:
         while again.count < 4 and not again.error:
-            program("fio", "--name=v", f"--directory={m.where}", "--rw=randwrite", "--bs=16k", "--size=24m",
+            program("fio", "--name=v", "--verify_state_save=0", f"--directory={m.where}", "--rw=randwrite", "--bs=16k", "--size=24m",
                     "--verify=crc32c", "--numjobs=2", "--ioengine=psync", "--do_verify=1", "--verify_fatal=1",
                     "--group_reporting", "--fallocate=none")
 
