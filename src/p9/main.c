@@ -200,6 +200,7 @@ static void raise_descriptor_limit(void)
 
 static int run_command(struct p9_cli *cli, int argc, char **argv)
 {
+	char self[32];
 	if (strcmp(argv[0], "help") == 0) {
 		return help(cli, argc, argv);
 	}
@@ -218,7 +219,9 @@ static int run_command(struct p9_cli *cli, int argc, char **argv)
 		return p9_cli_close_stdout(cli, P9_EXIT_OK);
 	}
 	raise_descriptor_limit();
-	optind = 0; /* getopt begins anew */
+	snprintf(self, sizeof(self), "p9: %s", c->name);
+	argv[0] = self; /* for the complaints of getopt, which begins anew */
+	optind = 0;
 	return p9_cli_close_stdout(cli, c->run(cli, argc, argv));
 }
 
@@ -302,6 +305,7 @@ int main(int argc, char **argv)
 	setlocale(LC_CTYPE, "");
 	setlocale(LC_TIME, "");
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGCHLD, SIG_DFL); /* a caller that ignores it would have ours end unseen */
 	const char *env = getenv("P9_SERVER");
 	p9_addr_default(addr, sizeof(addr));
 	cli.addr = env && *env ? env : addr;
