@@ -260,3 +260,16 @@ def bash_completes():
     write(f"{here}/local-file")
     equal(complete("p9", "put", "loc", cwd=here), ["local-file"])
     equal(complete("p9", "get", remote + "/big", "loc", cwd=here), ["local-file"])
+
+
+@suite.test
+def complaints_look_alike():
+    """Those of getopt, too; and nothing comes on standard output before there is an answer."""
+    for words in (["ls", "--no-such"], ["rm", "-Z"], ["find", "--no-such"], ["touch", "-d"]):
+        out, err = p9(*words, code=2)
+        equal(out, b"")
+        check(lines(err)[0].startswith(f"p9: {words[0]}: "), err)
+        check(lines(err)[1].startswith("usage: p9 "), err)
+    equal(p9("df", "/nothing", code=1)[0], b"")
+    equal(p9("df", address="unix:/nowhere", code=3)[0], b"")
+    equal(p9("find", "--", "/", "-maxdepth", "0")[0], b"/\n")
