@@ -173,6 +173,21 @@ static bool wants_help(int argc, char **argv)
 	return false;
 }
 
+/* These print their help themselves: their options are not in the table. */
+static bool has_own_help(const struct command *c)
+{
+	return c->run == p9_cmd_talk || c->run == p9_cmd_bench || c->run == p9_cmd_conform;
+}
+
+static int own_help(struct p9_cli *cli, const struct command *c)
+{
+	char name[16];
+	snprintf(name, sizeof(name), "%s", c->name);
+	cli->cmd = c->name;
+	optind = 0;
+	return c->run(cli, 2, (char *[]){ name, (char[]){ "-h" }, NULL });
+}
+
 static int help(struct p9_cli *cli, int argc, char **argv)
 {
 	const struct command *c = argc > 1 ? find_command(argv[1]) : NULL;
@@ -180,7 +195,9 @@ static int help(struct p9_cli *cli, int argc, char **argv)
 		p9_cli_say(cli, "no command \"%s\"", argv[1]);
 		return p9_cli_usage(cli, NULL);
 	}
-	if (c) {
+	if (c && has_own_help(c)) {
+		own_help(cli, c);
+	} else if (c) {
 		print_command_help(stdout, c);
 	} else {
 		print_help(stdout);
@@ -210,9 +227,8 @@ static int run_command(struct p9_cli *cli, int argc, char **argv)
 		return p9_cli_usage(cli, NULL);
 	}
 	cli->cmd = c->name;
-	bool own_help = c->run == p9_cmd_talk || c->run == p9_cmd_bench || c->run == p9_cmd_conform;
-	if (wants_help(argc, argv) && own_help) {
-		return p9_cli_close_stdout(cli, c->run(cli, 2, (char *[]){ argv[0], "-h", NULL }));
+	if (wants_help(argc, argv) && has_own_help(c)) {
+		return p9_cli_close_stdout(cli, own_help(cli, c));
 	}
 	if (wants_help(argc, argv)) {
 		print_command_help(stdout, c);

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import stat
 import subprocess
 import time
@@ -273,3 +274,29 @@ def complaints_look_alike():
     equal(p9("df", "/nothing", code=1)[0], b"")
     equal(p9("df", address="unix:/nowhere", code=3)[0], b"")
     equal(p9("find", "--", "/", "-maxdepth", "0")[0], b"/\n")
+
+
+@suite.test
+def bash_completes_every_option():
+    """Those of --help and of the manual, for each command."""
+    with open(os.path.join(ROOT, "doc", "p9.1"), encoding="utf-8") as f:
+        manual = f.read()
+    commands = [c for c in complete("p9", "") if c != "help"]
+    for command in commands:
+        text = p9(command, "--help")[0].decode()
+        equal(p9("help", command)[0].decode(), text, command)
+        words = set(re.findall(r"^ +(-[a-zA-Z0-9]|--[a-z-]+)\b", text, re.M))
+        words |= set(re.findall(r"  (--?[a-z0-9-]+)  ", text)) | {"--help"}
+        offered = complete("p9", command, "-")
+        check(words <= set(offered), command, words - set(offered))
+        equal(len(offered), len(set(offered)), command)
+        unknown = [w for w in offered if w.lstrip("-") not in re.sub(r"\\-", "-", manual)]
+        equal(unknown, [], command)
+    equal([w for w in complete("p9", "find", "-") if len(w) == 2], [])
+    check({"-name", "-print0", "-maxdepth", "-perm", "-iname"} <= set(complete("p9", "find", "-")))
+    check({"-q", "--depth", "-s"} <= set(complete("p9", "-")))
+    check("vhost-user:" in complete("p9", "-s", ""))
+    equal(complete("p9", "--depth", "5", "mkf"), ["mkfifo"])
+    remote, local = shared()
+    write(f"{local}/bad\udcff".encode(errors="surrogateescape"), b"")
+    equal(complete("p9", "ls", remote + "/"), [remote + "/$'bad\\377'"])
