@@ -284,12 +284,13 @@ static bool is_ours(const char *path)
 	return ours;
 }
 
+/* fusermount3 itself says why it does not do it. */
 static int by_fusermount(const struct p9_cli *cli, const char *path, bool lazy)
 {
 	int status = 0;
 	pid_t pid = fork();
 	if (pid == 0) {
-		execlp("fusermount3", "fusermount3", "-u", lazy ? "-z" : "-q", "--", path, (char *)NULL);
+		execlp("fusermount3", "fusermount3", lazy ? "-uz" : "-u", "--", path, (char *)NULL);
 		_exit(127);
 	}
 	if (pid < 0 || waitpid(pid, &status, 0) < 0) {
@@ -298,7 +299,8 @@ static int by_fusermount(const struct p9_cli *cli, const char *path, bool lazy)
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
 		return P9_EXIT_OK;
 	}
-	p9_cli_say(cli, "%s: fusermount3 could not unmount it", path);
+	bool missing = WIFEXITED(status) && WEXITSTATUS(status) == 127;
+	p9_cli_say(cli, "%s: %s", path, missing ? "fusermount3 is needed to unmount it" : "is still mounted");
 	return P9_EXIT_FAILED;
 }
 

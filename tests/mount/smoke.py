@@ -829,7 +829,16 @@ def mount_as_user():
             os.listdir(m.dir)
         line = mnt.mounted(m.dir)
         check("nosuid" in line and "nodev" in line and f"user_id={NOBODY}" in line, line)
-        run("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", mnt.program("p9"), "umount", m.dir)
+        umount = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", mnt.program("p9"), "umount", m.dir]
+        user = subprocess.Popen([*umount[:4], "sh", "-c", 'cd "$1" && echo in && exec cat', "sh", m.dir],
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        equal(user.stdout.readline(), b"in\n")
+        out = subprocess.run(umount, stderr=subprocess.PIPE, check=False, timeout=20)
+        equal(out.returncode, 1)
+        check(b"busy" in out.stderr and b"still mounted" in out.stderr, out.stderr)
+        check(mnt.mounted(m.dir))
+        user.communicate()
+        run(*umount)
         m.end()
         m.umount = lambda: None
 
