@@ -13,6 +13,11 @@
 int p9_each(struct p9_cli *cli, struct p9_each *e, int n, char **paths)
 {
 	int code = p9_cli_dial(cli, &e->client);
+	int begun = e->client && e->begin ? e->begin(e) : 0;
+	if (begun < 0) {
+		code = p9_cli_fail(cli, e->client, e->path, begun);
+		n = 0;
+	}
 	for (int i = 0; e->client && i < n && !p9_client_dead(e->client); i++) {
 		uint32_t fid = P9_NOFID;
 		e->path = paths[i];

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import time
 
-from common import ADDRESS, check, equal, fresh, lines, p9, pattern, shared, state, suite, write
+from common import ADDRESS, check, equal, fresh, lines, one_error, p9, pattern, shared, state, suite, write
 from suite import ROOT, Skip
 
 
@@ -136,9 +136,14 @@ def touch_sets_times():
     os.symlink("f", f"{local}/l")
     p9("touch", "-h", "-d", "@5", f"{remote}/l")
     equal((os.lstat(f"{local}/l").st_mtime, os.stat(path).st_mtime), (5, 946782245))
-    for bad in ("yesterday-ish", "@", "2001-13-45", "2001-01-01 00:00:00+99x"):
+    for wrong, path in (("g", f"{remote}/none"), ("not", f"{remote}/none")):
+        _, err = p9("touch", "-r", path, f"{remote}/{wrong}", code=1)
+        one_error(err, f"{path}: ", "ENOENT")
+    check(not os.path.exists(f"{local}/not"), "made, though there is no time for it")
+    p9("touch", "-d", "2024-02-29", there)
+    for bad in ("yesterday-ish", "@", "2001-13-45", "2001-01-01 00:00:00+99x", "2023-02-29", "2024-02-31 12:00Z", "@" + "9" * 20):
         p9("touch", "-d", bad, there, code=2)
-    for bad in ("1", "0001010000", "13320000", "01010000.7"):
+    for bad in ("1", "0001010000", "13320000", "01010000.7", "202402311200"):
         p9("touch", "-t", bad, there, code=2 if bad != "0001010000" else 0)
 
 
