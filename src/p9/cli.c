@@ -105,13 +105,19 @@ int p9_cli_dial(struct p9_cli *cli, struct p9_client **out)
 
 int p9_cli_close_stdout(const struct p9_cli *cli, int code)
 {
+	struct stat st;
 	errno = 0;
 	bool bad = ferror(stdout) || fflush(stdout) != 0;
 	if (!bad) {
 		return code;
 	}
-	if (errno != EPIPE && errno != 0) { /* whoever closed the pipe knows it */
-		p9_cli_fail_errno(cli, "standard output", errno);
+	int e = errno; /* 0: it happened before */
+	bool pipe = fstat(STDOUT_FILENO, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode));
+	if (e == 0 && !pipe) {
+		p9_cli_say(cli, "standard output: could not be written");
+	}
+	if (e != EPIPE && e != 0) { /* whoever closed the pipe knows it */
+		p9_cli_fail_errno(cli, "standard output", e);
 	}
 	return code == P9_EXIT_OK ? P9_EXIT_FAILED : code;
 }

@@ -5,6 +5,7 @@
  * are printed from the same row. Each command connects by itself (p9_cli_dial), after it has read its operands.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <locale.h>
 #include <stdlib.h>
@@ -314,10 +315,22 @@ static bool of_another(const char *unix_addr)
 	return lstat(unix_addr + strlen("unix:"), &st) == 0 && st.st_uid != geteuid() && st.st_uid != 0;
 }
 
+/* A connection must not become standard output because the caller closed that: what is printed would go to the server.
+ * What stands there instead cannot be written, or read, so that it is found out. */
+static void fill_standard_fds(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+		if (fcntl(fd, F_GETFD) < 0 && errno == EBADF) {
+			(void)!open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY); /* the lowest free one */
+		}
+	}
+}
+
 int main(int argc, char **argv)
 {
 	static char addr[160];
 	struct p9_cli cli = { .aname = "", .uid = geteuid(), .msize = P9_MSIZE_DEFAULT, .depth = 64 };
+	fill_standard_fds();
 	setlocale(LC_CTYPE, "");
 	setlocale(LC_TIME, "");
 	signal(SIGPIPE, SIG_IGN);

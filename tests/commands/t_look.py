@@ -305,3 +305,28 @@ def bash_completes_every_option():
     remote, local = shared()
     write(f"{local}/bad\udcff".encode(errors="surrogateescape"), b"")
     equal(complete("p9", "ls", remote + "/"), [remote + "/$'bad\\377'"])
+
+
+def run_sh(script, *words):
+    """sh, with p9 as $1, its address as $2, and then `words`."""
+    return subprocess.run(["sh", "-c", script, "sh", state["p9"], ADDRESS, *words], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, timeout=60)
+
+
+@suite.test
+def standard_output_that_is_not_there():
+    """Closed, it must not be taken by the connection; full, that is said, also of long listings."""
+    remote, local = shared()
+    write(f"{local}/f", b"text")
+    for i in range(3000):
+        write(f"{local}/long/{i:0100}")
+    for command, path in (("cat", "f"), ("ls", ""), ("ls", "long"), ("stat", "f"), ("find", "long"), ("df", "")):
+        for redirection in (">&-", ">/dev/full"):
+            got = run_sh(f'"$1" -s "$2" {command} "$3" {redirection}', f"{remote}/{path}")
+            equal(got.returncode, 1, f"{command} {redirection}")
+            one_error(got.stderr, "standard output")
+    got = run_sh('"$1" -s "$2" get "$3" - >&- <&-', f"{remote}/f")
+    equal(got.returncode, 1)
+    equal(run_sh('"$1" -s "$2" cat "$3" 2>&-', f"{remote}/f").stdout, b"text")
+    got = run_sh('"$1" -s "$2" ls "$3" | :', f"{remote}/long")
+    equal((got.returncode, got.stderr), (0, b""), "a closed pipe is no complaint")
