@@ -177,7 +177,7 @@ uint32_t p9_umask(void)
 	return mask;
 }
 
-void p9_path_base(const char *path, char *name)
+bool p9_path_base(const char *path, char *name)
 {
 	size_t end = strlen(path);
 	while (end > 0 && path[end - 1] == '/') {
@@ -188,12 +188,14 @@ void p9_path_base(const char *path, char *name)
 		begin--;
 	}
 	size_t n = end - begin;
-	n = n <= P9_NAMEMAX ? n : P9_NAMEMAX;
+	bool fits = n <= P9_NAMEMAX;
+	n = fits ? n : 0;
 	memcpy(name, path + begin, n);
 	name[n] = 0;
 	if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
 		name[0] = 0;
 	}
+	return fits;
 }
 
 char *p9_path_join(const char *dir, const char *name)

@@ -58,8 +58,10 @@ static int open_target_here(struct job *j)
 	if (!c->target) {
 		return -P9_ENOMEM;
 	}
+	if (!dir && !p9_path_base(j->target, j->name)) {
+		return -P9_ENAMETOOLONG;
+	}
 	if (!dir) {
-		p9_path_base(j->target, j->name);
 		cut_base(c->target);
 	}
 	if (!dir && !j->name[0]) {

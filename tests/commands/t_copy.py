@@ -467,6 +467,21 @@ def continue_leaves_special_files():
 
 
 @suite.test
+def a_name_is_not_cut():
+    remote, local = shared()
+    here, name = fresh(), 256 * "n"
+    write(f"{here}/f", b"f")
+    write(f"{local}/f", b"f")
+    for command, source, target in (("get", f"{remote}/f", here), ("put", f"{here}/f", remote), ("cp", f"{remote}/f", remote)):
+        _, err = p9(command, source, f"{target}/{name}", code=1)
+        one_error(err, "ENAMETOOLONG")
+        p9(command, source, f"{target}/{name[1:]}")
+    equal(sorted(os.listdir(here)), ["f", name[1:]])
+    p9("ln", "-s", name, f"{remote}/link")
+    equal(os.readlink(f"{local}/link"), name)
+
+
+@suite.test
 def the_end_to_blame_is_named():
     """A copy that cannot be made is not said to be the fault of its source."""
     if not ROOT_USER:
