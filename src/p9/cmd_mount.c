@@ -110,6 +110,7 @@ static int serve(struct p9_cli *cli, struct p9_mount *m, struct job *j)
 
 static int mount_it(struct p9_cli *cli, struct job *j)
 {
+	static char real[PATH_MAX];
 	char err[600];
 	struct p9_client *c;
 	if (!p9_mount_built_in()) {
@@ -129,6 +130,8 @@ static int mount_it(struct p9_cli *cli, struct job *j)
 	if (code != P9_EXIT_OK) {
 		return code;
 	}
+	/* libfuse looks at "." and the like once more when it has mounted, and nobody would answer it. */
+	j->dir = realpath(j->dir, real) ? real : j->dir;
 	j->o.attached = cli->uid;
 	if (!j->o.aname && *cli->aname) {
 		j->o.aname = strdup(cli->aname);
@@ -308,6 +311,10 @@ static int umount_one(const struct p9_cli *cli, const char *dir, bool lazy)
 {
 	char path[PATH_MAX];
 	if (!real_path(dir, path)) {
+		return p9_cli_fail_errno(cli, dir, errno);
+	}
+	char text[2];
+	if (!is_ours(path) && readlink(path, text, sizeof(text)) >= 0 && !realpath(dir, path)) {
 		return p9_cli_fail_errno(cli, dir, errno);
 	}
 	if (!is_ours(path)) {
