@@ -22,7 +22,7 @@ _p9_remote() {
 		[[ $name == "${word##*/}"* ]] || continue
 		printf -v reply '%q' "${name%/}"
 		COMPREPLY+=("$(printf '%q' "$dir")$reply$([[ $name == */ ]] && echo /)")
-	done < <(timeout 2 "${_p9_command[@]}" ls -p -a -U "${dir:-/}" 2>/dev/null </dev/null | grep -vx '\.\{1,2\}/')
+	done < <(timeout 2 "${_p9_command[@]}" ls -p -a -U "${dir:-/}" 2>/dev/null </dev/null | grep -avx '\.\{1,2\}/')
 	compopt -o nospace -o filenames 2>/dev/null
 	COMPREPLY=("${COMPREPLY[@]/#\'\'/}")
 }
@@ -35,12 +35,14 @@ _p9_local() {
 	compopt -o filenames 2>/dev/null
 }
 
+# -abc in a synopsis is three options, but for find, whose tests are words.
 _p9_options() {
-	local word
+	local word split=1
+	[[ $2 == find ]] && split=0
 	while IFS= read -r word; do
 		COMPREPLY+=("$word")
-	done < <(compgen -W "$("$_p9_program" help "$2" 2>/dev/null | grep -oE '(^|[[:space:][(|])--?[a-zA-Z0-9][a-z0-9-]*' |
-		sed 's/^[[:space:][(|]*//' | awk '/^-[a-zA-Z0-9][a-zA-Z0-9]+$/ && !/^-[a-z]+$/ || /^-[a-zA-Z]+$/ && length > 2 \
+	done < <(compgen -W "$({ echo --help; "$_p9_program" help "$2" 2>/dev/null | sed 's/ | xargs.*//'; } | grep -oE '(^|[[:space:][(|])--?[a-zA-Z0-9][a-z0-9-]*' |
+		sed 's/^[[:space:][(|]*//' | awk -v split_="$split" 'split_ && /^-[a-zA-Z0-9]+$/ && length > 2 \
 			{ for (i = 2; i <= length; i++) print "-" substr($0, i, 1); next } { print }' | sort -u)" -- "$1")
 }
 
@@ -72,12 +74,12 @@ _p9() {
 	done
 	if [[ ! $verb ]]; then
 		case ${_p9_line[last - 1]} in
-		-s) mapfile -t COMPREPLY < <(compgen -W "unix: tcp: fd: stdio" -- "$word") && return ;;
+		-s) mapfile -t COMPREPLY < <(compgen -W "unix: tcp: fd: stdio vhost-user:" -- "$word") && return ;;
 		-u) mapfile -t COMPREPLY < <(compgen -u -- "$word") && return ;;
-		-a | -m | -q) return ;;
+		-a | -m | -q | --depth) return ;;
 		esac
 		if [[ $word == -* ]]; then
-			mapfile -t COMPREPLY < <(compgen -W "-s -a -u -m -q --help --version" -- "$word")
+			mapfile -t COMPREPLY < <(compgen -W "-s -a -u -m -q --depth --help --version" -- "$word")
 		else
 			mapfile -t COMPREPLY < <(compgen -W "help $("$_p9_program" --help 2>/dev/null |
 				sed -n '/^commands/,/^$/s/^  \([a-z]*\) .*/\1/p')" -- "$word")
@@ -91,7 +93,13 @@ _p9() {
 	case $verb in
 	help) mapfile -t COMPREPLY < <(compgen -W "$("$_p9_program" --help 2>/dev/null |
 		sed -n '/^commands/,/^$/s/^  \([a-z]*\) .*/\1/p')" -- "$word") ;;
-	bench) mapfile -t COMPREPLY < <(compgen -W "getattr walk small create read write randread randwrite readdir" -- "$word") ;;
+	bench)
+		if [[ ${_p9_line[last - 1]} == --file ]]; then
+			_p9_remote "$word"
+		else
+			mapfile -t COMPREPLY < <(compgen -W "getattr walk small create read write randread randwrite readdir" -- "$word")
+		fi
+		;;
 	xattr)
 		if ((operands == 0)); then
 			mapfile -t COMPREPLY < <(compgen -W "ls get set rm" -- "$word")

@@ -105,13 +105,19 @@ int p9_cli_dial(struct p9_cli *cli, struct p9_client **out)
 
 int p9_cli_close_stdout(const struct p9_cli *cli, int code)
 {
+	struct stat st;
 	errno = 0;
 	bool bad = ferror(stdout) || fflush(stdout) != 0;
 	if (!bad) {
 		return code;
 	}
-	if (errno != EPIPE && errno != 0) { /* whoever closed the pipe knows it */
-		p9_cli_fail_errno(cli, "standard output", errno);
+	int e = errno; /* 0: it happened before */
+	bool pipe = fstat(STDOUT_FILENO, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode));
+	if (e == 0 && !pipe) {
+		p9_cli_say(cli, "standard output: could not be written");
+	}
+	if (e != EPIPE && e != 0) { /* whoever closed the pipe knows it */
+		p9_cli_fail_errno(cli, "standard output", e);
 	}
 	return code == P9_EXIT_OK ? P9_EXIT_FAILED : code;
 }
@@ -171,7 +177,7 @@ uint32_t p9_umask(void)
 	return mask;
 }
 
-void p9_path_base(const char *path, char *name)
+bool p9_path_base(const char *path, char *name)
 {
 	size_t end = strlen(path);
 	while (end > 0 && path[end - 1] == '/') {
@@ -182,12 +188,14 @@ void p9_path_base(const char *path, char *name)
 		begin--;
 	}
 	size_t n = end - begin;
-	n = n <= P9_NAMEMAX ? n : P9_NAMEMAX;
+	bool fits = n <= P9_NAMEMAX;
+	n = fits ? n : 0;
 	memcpy(name, path + begin, n);
 	name[n] = 0;
 	if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
 		name[0] = 0;
 	}
+	return fits;
 }
 
 char *p9_path_join(const char *dir, const char *name)

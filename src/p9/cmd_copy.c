@@ -58,8 +58,10 @@ static int open_target_here(struct job *j)
 	if (!c->target) {
 		return -P9_ENOMEM;
 	}
+	if (!dir && !p9_path_base(j->target, j->name)) {
+		return -P9_ENAMETOOLONG;
+	}
 	if (!dir) {
-		p9_path_base(j->target, j->name);
 		cut_base(c->target);
 	}
 	if (!dir && !j->name[0]) {
@@ -144,6 +146,13 @@ static int begin_tree(struct job *j, const char *source, char *to, uint32_t fid,
 	return p9_copy_tree(c, strdup(source), to, fid);
 }
 
+/* "new/" asks for a directory, which only a directory becomes. */
+static bool wants_directory(const struct job *j)
+{
+	size_t n = strlen(j->target);
+	return j->name[0] && j->target[n - 1] == '/';
+}
+
 /* What the copy is called: NULL for "." and the like, whose content goes into the target. */
 static char *name_for(const struct job *j, const char *source)
 {
@@ -167,6 +176,10 @@ static int begin_here(struct job *j, const char *source)
 	if (!to) {
 		return -P9_ENOMEM;
 	}
+	if (wants_directory(j)) {
+		free(to);
+		return complain(c, j->target, -P9_ENOTDIR);
+	}
 	c->progress.total = j->n == 1 && !c->progress.total ? (uint64_t)st.st_size : c->progress.total;
 	p9_copy_operand(c, strdup(source), to, P9_NOFID);
 	return 0;
@@ -188,6 +201,10 @@ static int begin_there(struct job *j, const char *source)
 	}
 	if (!to) {
 		return -P9_ENOMEM;
+	}
+	if (wants_directory(j)) {
+		free(to);
+		return complain(c, j->target, -P9_ENOTDIR);
 	}
 	c->progress.total = j->n == 1 && !c->progress.total ? st.size : c->progress.total;
 	p9_copy_operand(c, strdup(source), to, fid);

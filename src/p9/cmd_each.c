@@ -13,6 +13,11 @@
 int p9_each(struct p9_cli *cli, struct p9_each *e, int n, char **paths)
 {
 	int code = p9_cli_dial(cli, &e->client);
+	int begun = e->client && e->begin ? e->begin(e) : 0;
+	if (begun < 0) {
+		code = p9_cli_fail(cli, e->client, e->path, begun);
+		n = 0;
+	}
 	for (int i = 0; e->client && i < n && !p9_client_dead(e->client); i++) {
 		uint32_t fid = P9_NOFID;
 		e->path = paths[i];
@@ -161,7 +166,7 @@ int p9_cmd_chown(struct p9_cli *cli, int argc, char **argv)
 /* ---- df ---- */
 struct space {
 	struct p9_each each;
-	bool human;
+	bool human, titled;
 	struct p9_json json;
 };
 
@@ -203,6 +208,15 @@ static void print_space_json(struct space *s, const struct p9_rstatfs *st)
 	p9_json_close(j);
 }
 
+static void print_title(struct space *s)
+{
+	if (!s->titled) {
+		printf("%14s%14s%14s%7s%12s  %s\n", s->human ? "Size" : "1K-blocks", "Used", "Available", "Use%",
+		       "Free inodes", "Path");
+	}
+	s->titled = true;
+}
+
 static int print_space(struct p9_each *e, uint32_t fid)
 {
 	struct space *s = (struct space *)e;
@@ -217,6 +231,7 @@ static int print_space(struct p9_each *e, uint32_t fid)
 	}
 	uint64_t used = st.blocks > st.bfree ? st.blocks - st.bfree : 0;
 	double all = (double)used + (double)st.bavail;
+	print_title(s);
 	print_amount(s, st.blocks, st.bsize);
 	print_amount(s, used, st.bsize);
 	print_amount(s, st.bavail, st.bsize);
@@ -247,9 +262,6 @@ int p9_cmd_df(struct p9_cli *cli, int argc, char **argv)
 	bool given = optind < argc;
 	if (s.json.on) {
 		p9_json_begin(&s.json);
-	} else {
-		printf("%14s%14s%14s%7s%12s  %s\n", s.human ? "Size" : "1K-blocks", "Used", "Available", "Use%",
-		       "Free inodes", "Path");
 	}
 	int code = p9_each(cli, &s.each, given ? argc - optind : 1, given ? argv + optind : root);
 	if (s.json.on) {

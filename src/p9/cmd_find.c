@@ -253,7 +253,8 @@ static int take_words(struct find *f, const struct p9_cli *cli, int argc, char *
 		int n = negated ? 0 : take_setting(f, word, value);
 		n = n ? n : take_test(f, word, value, negated);
 		if (n < 0) {
-			p9_cli_say(cli, "%s %s: not a test, or not a value for it", word, value ? value : "");
+			p9_cli_say(cli, "%s%s%s: not a test, or not a value for it", word, value ? " " : "",
+				   value ? value : "");
 			return P9_EXIT_USAGE;
 		}
 		i += n;
@@ -298,6 +299,10 @@ int p9_cmd_find(struct p9_cli *cli, int argc, char **argv)
 	static char *root[] = { "/" };
 	struct find f = { .scan = { .cli = cli, .found = found }, .deepest = UINT32_MAX, .now = time(NULL) };
 	const char *culprit = "";
+	if (argc > 1 && strcmp(argv[1], "--") == 0) {
+		argc--;
+		argv++;
+	}
 	int n = 1;
 	while (n < argc && argv[n][0] != '-' && strcmp(argv[n], "!") != 0) {
 		n++;

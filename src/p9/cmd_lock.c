@@ -4,6 +4,7 @@
  * The server lets the lock go when the connection ends, so that giving up while waiting (^C, -w) is to close it. While
  * the command runs the link is looked after once a second by a Tgetattr: when it is lost, so is the lock; that is said,
  * and the command gets SIGTERM, for it relies on what it no longer has.
+ * Must stay true: no signal but SIGKILL ends p9 before the command has ended, or the command would go on without the lock.
  * A server that answers BLOCKED to a request that may wait (QEMU, diod) is asked again, less and less often.
  */
 #include <errno.h>
@@ -166,8 +167,35 @@ static void start_ticks(bool on)
 	setitimer(ITIMER_REAL, &it, NULL);
 }
 
+/* What somebody sends to p9 and means for the command; a terminal sends the others to both. */
+static const int passed_on[] = { SIGTERM, SIGHUP };
+static const int outlived[] = { SIGTERM, SIGHUP, SIGINT, SIGQUIT };
+static volatile sig_atomic_t came[NSIG];
+
+static void on_outlived(int sig)
+{
+	came[sig] = 1;
+}
+
+/* What the caller had p9 ignore stays ignored, also by the command. */
+static void outlive_signals(void)
+{
+	struct sigaction sa = { .sa_handler = on_outlived }, old;
+	for (size_t i = 0; i < P9_COUNT(outlived); i++) {
+		if (sigaction(outlived[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN) {
+			sigaction(outlived[i], &sa, NULL);
+		}
+	}
+}
+
 static void run_child(const struct lock *l, char **argv, const sigset_t *mask)
 {
+	struct sigaction old;
+	for (size_t i = 0; i < P9_COUNT(outlived); i++) {
+		if (sigaction(outlived[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN) {
+			signal(outlived[i], SIG_DFL);
+		}
+	}
 	sigprocmask(SIG_SETMASK, mask, NULL);
 	signal(SIGPIPE, SIG_DFL);
 	execvp(argv[0], argv);
@@ -205,22 +233,27 @@ static void look_after_link(struct lock *l, double *next, pid_t child)
 	}
 }
 
-/* Waits for the command. SIGCHLD is blocked, so that it is never missed; SIGTERM is passed on; SIGINT comes to the
- * command from the terminal, too. */
+static void pass_on(pid_t child)
+{
+	for (size_t i = 0; i < P9_COUNT(passed_on); i++) {
+		if (came[passed_on[i]]) {
+			came[passed_on[i]] = 0;
+			kill(child, passed_on[i]);
+		}
+	}
+}
+
+/* Waits for the command. SIGCHLD is blocked, so that it is never missed. */
 static int await(struct lock *l, pid_t child)
 {
 	sigset_t chld;
 	int status;
 	double next = now() + LOOK_SECONDS;
-	bool told = false;
 	sigemptyset(&chld);
 	sigaddset(&chld, SIGCHLD);
 	while (waitpid(child, &status, WNOHANG) == 0) {
 		struct timespec t = { 0, TICK_US * 1000 };
-		if (p9_interrupted == SIGTERM && !told) {
-			told = true;
-			kill(child, SIGTERM);
-		}
+		pass_on(child);
 		look_after_link(l, &next, child);
 		if (!l->in_flight) {
 			sigtimedwait(&chld, NULL, &t);
@@ -231,17 +264,22 @@ static int await(struct lock *l, pid_t child)
 
 static int run_command(struct lock *l, char **argv)
 {
-	sigset_t chld, old;
+	sigset_t chld, all, old;
 	sigemptyset(&chld);
 	sigaddset(&chld, SIGCHLD);
-	sigprocmask(SIG_BLOCK, &chld, &old);
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, &old); /* none gets lost between fork and exec */
+	outlive_signals();
 	fflush(NULL);
-	pid_t child = fork();
+	pid_t child = p9_interrupted ? -1 : fork();
 	if (child == 0) {
 		run_child(l, argv, &old);
 	}
+	int forked = p9_interrupted ? EINTR : errno;
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	sigprocmask(SIG_BLOCK, &chld, NULL);
 	if (child < 0) {
-		return p9_cli_fail_errno(l->cli, argv[0], errno);
+		return p9_cli_fail_errno(l->cli, argv[0], forked);
 	}
 	int code = await(l, child);
 	if (!l->lost && !l->in_flight) {

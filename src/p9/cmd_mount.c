@@ -110,6 +110,7 @@ static int serve(struct p9_cli *cli, struct p9_mount *m, struct job *j)
 
 static int mount_it(struct p9_cli *cli, struct job *j)
 {
+	static char real[PATH_MAX];
 	char err[600];
 	struct p9_client *c;
 	if (!p9_mount_built_in()) {
@@ -129,6 +130,8 @@ static int mount_it(struct p9_cli *cli, struct job *j)
 	if (code != P9_EXIT_OK) {
 		return code;
 	}
+	/* libfuse looks at "." and the like once more when it has mounted, and nobody would answer it. */
+	j->dir = realpath(j->dir, real) ? real : j->dir;
 	j->o.attached = cli->uid;
 	if (!j->o.aname && *cli->aname) {
 		j->o.aname = strdup(cli->aname);
@@ -284,12 +287,13 @@ static bool is_ours(const char *path)
 	return ours;
 }
 
+/* fusermount3 itself says why it does not do it. */
 static int by_fusermount(const struct p9_cli *cli, const char *path, bool lazy)
 {
 	int status = 0;
 	pid_t pid = fork();
 	if (pid == 0) {
-		execlp("fusermount3", "fusermount3", "-u", lazy ? "-z" : "-q", "--", path, (char *)NULL);
+		execlp("fusermount3", "fusermount3", lazy ? "-uz" : "-u", "--", path, (char *)NULL);
 		_exit(127);
 	}
 	if (pid < 0 || waitpid(pid, &status, 0) < 0) {
@@ -298,7 +302,8 @@ static int by_fusermount(const struct p9_cli *cli, const char *path, bool lazy)
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
 		return P9_EXIT_OK;
 	}
-	p9_cli_say(cli, "%s: fusermount3 could not unmount it", path);
+	bool missing = WIFEXITED(status) && WEXITSTATUS(status) == 127;
+	p9_cli_say(cli, "%s: %s", path, missing ? "fusermount3 is needed to unmount it" : "is still mounted");
 	return P9_EXIT_FAILED;
 }
 
@@ -306,6 +311,10 @@ static int umount_one(const struct p9_cli *cli, const char *dir, bool lazy)
 {
 	char path[PATH_MAX];
 	if (!real_path(dir, path)) {
+		return p9_cli_fail_errno(cli, dir, errno);
+	}
+	char text[2];
+	if (!is_ours(path) && readlink(path, text, sizeof(text)) >= 0 && !realpath(dir, path)) {
 		return p9_cli_fail_errno(cli, dir, errno);
 	}
 	if (!is_ours(path)) {

@@ -42,6 +42,25 @@ static int move(struct p9_client *c, uint32_t olddir, const char *oldname, uint3
 	return rc;
 }
 
+static bool is_directory(struct p9_client *c, const char *path)
+{
+	struct p9_rgetattr st = { 0 };
+	uint32_t fid;
+	if (p9_client_walk(c, path, P9_WALK_FOLLOW, &fid) < 0) {
+		return false;
+	}
+	int rc = p9_client_getattr(c, fid, P9_GETATTR_MODE, &st);
+	p9_client_clunk(c, fid);
+	return rc >= 0 && (st.qid.type & P9_QTDIR);
+}
+
+/* "new/" asks for a directory, which only a directory becomes. */
+static bool wants_directory(struct p9_client *c, const char *target)
+{
+	size_t n = strlen(target);
+	return n > 1 && target[n - 1] == '/' && !is_directory(c, target);
+}
+
 /* Both directories are walked with links followed; the entry itself is moved, never what it points to. */
 static int move_one(struct p9_client *c, const char *source, const char *target, const char **culprit)
 {
@@ -55,24 +74,16 @@ static int move_one(struct p9_client *c, const char *source, const char *target,
 	rc = target_of(c, target, oldname, &newdir, newname);
 	if (rc < 0) {
 		*culprit = target;
+	} else if (wants_directory(c, target) && !is_directory(c, source)) {
+		*culprit = target;
+		rc = -P9_ENOTDIR;
+		p9_client_clunk(c, newdir);
 	} else {
 		rc = move(c, olddir, oldname, newdir, newname);
 		p9_client_clunk(c, newdir);
 	}
 	p9_client_clunk(c, olddir);
 	return rc;
-}
-
-static bool is_directory(struct p9_client *c, const char *path)
-{
-	struct p9_rgetattr st = { 0 };
-	uint32_t fid;
-	if (p9_client_walk(c, path, P9_WALK_FOLLOW, &fid) < 0) {
-		return false;
-	}
-	int rc = p9_client_getattr(c, fid, P9_GETATTR_MODE, &st);
-	p9_client_clunk(c, fid);
-	return rc >= 0 && (st.qid.type & P9_QTDIR);
 }
 
 int p9_cmd_mv(struct p9_cli *cli, int argc, char **argv)

@@ -4,6 +4,7 @@
  * touch sets times with one Tsetattr: to the server's own clock when no time was given, else to that time, which is
  * read here and in the time zone of here.
  */
+#include <errno.h>
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,13 +31,17 @@ static const char *take_fraction(const char *p, long *nsec)
 static bool take_zone(const char *p, time_t *sec, struct tm *tm)
 {
 	int h, m = 0, n = 0;
+	int day = tm->tm_mday;
 	p += *p == ' ';
 	if (*p == 0) {
 		tm->tm_isdst = -1;
 		*sec = mktime(tm);
-		return true;
+		return tm->tm_mday == day;
 	}
 	*sec = timegm(tm);
+	if (tm->tm_mday != day) { /* there is no such day: it was made one of the next month */
+		return false;
+	}
 	if (strcmp(p, "Z") == 0 || strcmp(p, "UTC") == 0) {
 		return true;
 	}
@@ -56,9 +61,10 @@ static bool parse_date(const char *text, struct timespec *t)
 	struct tm tm = { 0 };
 	char *end;
 	if (*text == '@') {
+		errno = 0;
 		t->tv_sec = (time_t)strtoll(text + 1, &end, 10);
 		const char *p = end != text + 1 ? take_fraction(end, &t->tv_nsec) : text;
-		return *p == 0;
+		return *p == 0 && errno == 0;
 	}
 	const char *p = strptime(text, "%Y-%m-%d", &tm);
 	if (p && (*p == 'T' || *p == ' ') && p[1]) {
@@ -95,8 +101,9 @@ static bool parse_stamp(const char *text, struct timespec *t)
 	tm.tm_mon--;
 	bool fits = tm.tm_mon >= 0 && tm.tm_mon < 12 && tm.tm_mday >= 1 && tm.tm_mday <= 31 && tm.tm_hour < 24 &&
 		    tm.tm_min < 60 && sec <= 60;
+	int day = tm.tm_mday;
 	*t = (struct timespec){ mktime(&tm), 0 };
-	return fits;
+	return fits && (tm.tm_mday == day || sec == 60); /* else there is no such day */
 }
 
 /* ---- touch ---- */
@@ -108,9 +115,13 @@ struct touch {
 	struct timespec atime, mtime;
 };
 
-static int read_reference(struct touch *t, struct p9_client *c)
+/* Before anything is made or changed. */
+static int read_reference(struct p9_each *e)
 {
+	struct touch *t = (struct touch *)e;
+	struct p9_client *c = e->client;
 	struct p9_rgetattr st;
+	e->path = t->reference;
 	uint32_t fid;
 	int rc = p9_client_walk(c, t->reference, t->each.follow, &fid);
 	if (rc < 0) {
@@ -120,7 +131,6 @@ static int read_reference(struct touch *t, struct p9_client *c)
 	p9_client_clunk(c, fid);
 	t->atime = (struct timespec){ (time_t)st.atime_sec, (long)st.atime_nsec };
 	t->mtime = (struct timespec){ (time_t)st.mtime_sec, (long)st.mtime_nsec };
-	t->given = true;
 	return rc;
 }
 
@@ -128,10 +138,6 @@ static int set_times(struct p9_each *e, uint32_t fid)
 {
 	struct touch *t = (struct touch *)e;
 	bool both = t->access == t->change;
-	int rc = t->reference && !t->given ? read_reference(t, e->client) : 0;
-	if (rc < 0) {
-		return rc;
-	}
 	struct p9_tsetattr set = { .fid = fid,
 				   .atime_sec = (uint64_t)t->atime.tv_sec,
 				   .atime_nsec = (uint64_t)t->atime.tv_nsec,
@@ -187,6 +193,8 @@ static bool take_option(struct touch *t, int o)
 		return true;
 	case 'r':
 		t->reference = optarg;
+		t->each.begin = read_reference;
+		t->given = true;
 		return true;
 	case 'd':
 	case 't':

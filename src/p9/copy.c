@@ -149,11 +149,24 @@ static void begin_closing(struct p9_node *n)
 	p9_node_jump(n, n->self ? no_phases : closing_phases);
 }
 
+/* Whether the copy is to blame when the phase fails. */
+static bool at_copy(const struct p9_node *n)
+{
+	static p9_phase *const phases[] = { p9_dst_look,    p9_dst_open,   p9_dst_dir_open, p9_dst_symlink,
+					    p9_dst_mknod,   p9_dst_reach,  p9_dst_verify,   p9_dst_close,
+					    p9_dst_discard, p9_meta_owner, p9_meta_entry,   p9_meta_seal };
+	bool found = n->list == closing_phases;
+	for (size_t i = 0; n->at >= 0 && i < P9_COUNT(phases); i++) {
+		found |= n->list[n->at] == phases[i];
+	}
+	return found;
+}
+
 void p9_node_go(struct p9_node *n, int rc)
 {
 	while (rc != P9_WAIT) {
 		if (rc < 0) {
-			p9_node_fail(n, rc, n->list == closing_phases ? 'd' : 's');
+			p9_node_fail(n, rc, at_copy(n) ? 'd' : 's');
 			if (!n->closing) {
 				begin_closing(n);
 			}

@@ -361,18 +361,62 @@ int p9_dst_symlink(struct p9_node *n, const struct p9_msg *r)
 	return P9_ON;
 }
 
+/* --continue: is what is there already what would be made? */
+static bool same_special(struct p9_node *n, uint32_t mode, uint64_t rdev)
+{
+	bool device = S_ISCHR(mode) || S_ISBLK(mode);
+	n->existed = true;
+	n->made = (mode & S_IFMT) == (n->st.mode & S_IFMT) && (!device || rdev == n->st.rdev);
+	return n->made;
+}
+
+static int mknod_here(struct p9_node *n, uint32_t mode)
+{
+	int dir = p9_dst_dir(n)->fd;
+	struct stat st;
+	if (mknodat(dir, n->to, mode, (dev_t)n->st.rdev) == 0) {
+		n->made = true;
+		return P9_ON;
+	}
+	int rc = -p9_hosterr(errno);
+	bool look = errno == EEXIST && n->copy->opts.resume;
+	bool there = look && fstatat(dir, n->to, &st, AT_SYMLINK_NOFOLLOW) == 0;
+	return there && same_special(n, st.st_mode, st.st_rdev) ? P9_ON : rc;
+}
+
+enum { NODE_MAKE, NODE_WALK, NODE_LOOK };
+
+static int mknod_replied(struct p9_node *n, const struct p9_msg *r)
+{
+	struct p9_msg t = { .type = P9_Tgetattr, .tgetattr = { .request_mask = P9_GETATTR_BASIC } };
+	struct p9_meta m;
+	int rc = n->sub == NODE_WALK ? walked(n, r) : p9_reply_rc(r);
+	if (n->sub == NODE_MAKE && rc == -P9_EEXIST && n->copy->opts.resume) {
+		n->sub = NODE_WALK;
+		return send_walk(n, n->to);
+	}
+	if (n->sub == NODE_MAKE || rc < 0) {
+		n->made = rc >= 0;
+		return rc;
+	}
+	if (n->sub == NODE_WALK) {
+		n->sub = NODE_LOOK;
+		t.tgetattr.fid = n->dst.fid;
+		return p9_node_send(n, &t, NULL);
+	}
+	p9_meta_of(&m, &r->rgetattr);
+	return same_special(n, m.mode, m.rdev) ? P9_ON : -P9_EEXIST;
+}
+
 /* The bits above 0777 come later, with the owner. */
 int p9_dst_mknod(struct p9_node *n, const struct p9_msg *r)
 {
 	uint32_t mode = (n->st.mode & S_IFMT) | first_mode(n);
 	if (here(n)) {
-		bool ok = mknodat(p9_dst_dir(n)->fd, n->to, mode, (dev_t)n->st.rdev) == 0;
-		n->made = ok;
-		return ok ? P9_ON : -p9_hosterr(errno);
+		return mknod_here(n, mode);
 	}
 	if (r) {
-		n->made = r->type != P9_Rlerror;
-		return p9_reply_rc(r);
+		return mknod_replied(n, r);
 	}
 	struct p9_msg t = { .type = P9_Tmknod,
 			    .tmknod = { .dfid = p9_dst_dir(n)->fid,

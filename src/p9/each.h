@@ -6,6 +6,8 @@
 
 /* Embed it, to give `act` an argument. */
 struct p9_each {
+	/* Before the first operand; may be NULL. Returns 0 or -P9_Exxx, about the file that it set `path` to. */
+	int (*begin)(struct p9_each *e);
 	/* Returns 0 or -P9_Exxx; the fid is clunked afterwards. */
 	int (*act)(struct p9_each *e, uint32_t fid);
 	/* When the path is not there: may make it and a fid for it, or return 1 when there is nothing to do.

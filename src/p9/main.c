@@ -5,6 +5,7 @@
  * are printed from the same row. Each command connects by itself (p9_cli_dial), after it has read its operands.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <locale.h>
 #include <stdlib.h>
@@ -173,6 +174,21 @@ static bool wants_help(int argc, char **argv)
 	return false;
 }
 
+/* These print their help themselves: their options are not in the table. */
+static bool has_own_help(const struct command *c)
+{
+	return c->run == p9_cmd_talk || c->run == p9_cmd_bench || c->run == p9_cmd_conform;
+}
+
+static int own_help(struct p9_cli *cli, const struct command *c)
+{
+	char name[16];
+	snprintf(name, sizeof(name), "%s", c->name);
+	cli->cmd = c->name;
+	optind = 0;
+	return c->run(cli, 2, (char *[]){ name, (char[]){ "-h" }, NULL });
+}
+
 static int help(struct p9_cli *cli, int argc, char **argv)
 {
 	const struct command *c = argc > 1 ? find_command(argv[1]) : NULL;
@@ -180,7 +196,9 @@ static int help(struct p9_cli *cli, int argc, char **argv)
 		p9_cli_say(cli, "no command \"%s\"", argv[1]);
 		return p9_cli_usage(cli, NULL);
 	}
-	if (c) {
+	if (c && has_own_help(c)) {
+		own_help(cli, c);
+	} else if (c) {
 		print_command_help(stdout, c);
 	} else {
 		print_help(stdout);
@@ -200,6 +218,7 @@ static void raise_descriptor_limit(void)
 
 static int run_command(struct p9_cli *cli, int argc, char **argv)
 {
+	char self[32];
 	if (strcmp(argv[0], "help") == 0) {
 		return help(cli, argc, argv);
 	}
@@ -209,16 +228,17 @@ static int run_command(struct p9_cli *cli, int argc, char **argv)
 		return p9_cli_usage(cli, NULL);
 	}
 	cli->cmd = c->name;
-	bool own_help = c->run == p9_cmd_talk || c->run == p9_cmd_bench || c->run == p9_cmd_conform;
-	if (wants_help(argc, argv) && own_help) {
-		return p9_cli_close_stdout(cli, c->run(cli, 2, (char *[]){ argv[0], "-h", NULL }));
+	if (wants_help(argc, argv) && has_own_help(c)) {
+		return p9_cli_close_stdout(cli, own_help(cli, c));
 	}
 	if (wants_help(argc, argv)) {
 		print_command_help(stdout, c);
 		return p9_cli_close_stdout(cli, P9_EXIT_OK);
 	}
 	raise_descriptor_limit();
-	optind = 0; /* getopt begins anew */
+	snprintf(self, sizeof(self), "p9: %s", c->name);
+	argv[0] = self; /* for the complaints of getopt, which begins anew */
+	optind = 0;
 	return p9_cli_close_stdout(cli, c->run(cli, argc, argv));
 }
 
@@ -295,13 +315,26 @@ static bool of_another(const char *unix_addr)
 	return lstat(unix_addr + strlen("unix:"), &st) == 0 && st.st_uid != geteuid() && st.st_uid != 0;
 }
 
+/* A connection must not become standard output because the caller closed that: what is printed would go to the server.
+ * What stands there instead cannot be written, or read, so that it is found out. */
+static void fill_standard_fds(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+		if (fcntl(fd, F_GETFD) < 0 && errno == EBADF) {
+			(void)!open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY); /* the lowest free one */
+		}
+	}
+}
+
 int main(int argc, char **argv)
 {
 	static char addr[160];
 	struct p9_cli cli = { .aname = "", .uid = geteuid(), .msize = P9_MSIZE_DEFAULT, .depth = 64 };
+	fill_standard_fds();
 	setlocale(LC_CTYPE, "");
 	setlocale(LC_TIME, "");
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGCHLD, SIG_DFL); /* a caller that ignores it would have ours end unseen */
 	const char *env = getenv("P9_SERVER");
 	p9_addr_default(addr, sizeof(addr));
 	cli.addr = env && *env ? env : addr;

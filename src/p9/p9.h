@@ -115,8 +115,8 @@ void p9_progress_add(struct p9_progress *p, uint64_t bytes);
 void p9_progress_end(struct p9_progress *p);
 
 /* ---- cli.c, again ---- */
-/* Last element of a path, in 256 bytes of the caller's; "" when there is none. */
-void p9_path_base(const char *path, char *name);
+/* Last element of a path, in 256 bytes of the caller's; "" when there is none, or false and "" when it is too long. */
+bool p9_path_base(const char *path, char *name);
 /* DIR/NAME; the caller frees it. NULL without memory. */
 char *p9_path_join(const char *dir, const char *name);
 /* Becomes 1 at SIGINT or SIGTERM, once p9_catch_signals() was called. A second signal kills. */

@@ -8,7 +8,7 @@ import socket
 import stat
 import subprocess
 
-from common import ADDRESS, check, equal, fresh, lines, p9, pattern, read, shared, state, suite, write
+from common import ADDRESS, check, equal, fresh, lines, one_error, p9, pattern, read, shared, state, suite, write
 from suite import Skip
 
 ROOT_USER = os.geteuid() == 0
@@ -417,3 +417,84 @@ def progress():
     last = lines(err)[-1]
     check(re.fullmatch(r"p9: .*t  320M  [\d.]+[KMG]/s(  \d+ files)?  in [\d.]+ s", last), err)
     check(b"\r" not in err and b"\033" not in err, err)
+
+
+@suite.test
+def a_slash_asks_for_a_directory():
+    """`put x /f/` must not overwrite f."""
+    remote, local = shared()
+    here = fresh()
+    write(f"{here}/x", b"new")
+    for top in (local, here):
+        write(f"{top}/f", b"old")
+        write(f"{top}/t/y", b"y")
+    for command, source, target, top in (("put", f"{here}/x", remote, local), ("cp", f"{remote}/t/y", remote, local),
+                                         ("mv", f"{remote}/t/y", remote, local), ("get", f"{remote}/t/y", here, here)):
+        for name in ("f", "none"):
+            _, err = p9(command, source, f"{target}/{name}/", code=1)
+            one_error(err, f"{target}/{name}/", "ENOTDIR")
+        equal((read(f"{top}/f"), os.path.lexists(f"{top}/none")), (b"old", False), command)
+        equal(read(f"{local}/t/y"), b"y", command)
+    p9("put", "-r", f"{here}/t", f"{remote}/none/")
+    p9("get", "-r", f"{remote}/t", f"{here}/none/")
+    p9("mv", f"{remote}/t", f"{remote}/moved/")
+    equal([read(f"{top}/y") for top in (f"{local}/none", f"{here}/none", f"{local}/moved")], [b"y"] * 3)
+
+
+@suite.test
+def continue_leaves_special_files():
+    """A FIFO or socket that an earlier copy made is no error; another kind of file in its place is."""
+    remote, local = shared()
+    here = fresh()
+    for top in (f"{local}/t", f"{here}/t"):
+        write(f"{top}/f", b"f")
+        os.mkfifo(f"{top}/pipe")
+        os.mknod(f"{top}/sock", stat.S_IFSOCK | 0o644)
+    for command, source, target, copy in (("get", f"{remote}/t", f"{here}/got", f"{here}/got"),
+                                          ("put", f"{here}/t", f"{remote}/put", f"{local}/put"),
+                                          ("cp", f"{remote}/t", f"{remote}/cp", f"{local}/cp")):
+        p9(command, "-a", source, target)
+        inode = os.lstat(f"{copy}/pipe").st_ino
+        os.utime(f"{copy}/pipe", (1, 1))
+        p9(command, "-a", "--continue", f"{source}/.", target)
+        equal(os.lstat(f"{copy}/pipe").st_ino, inode, command)
+        check(os.lstat(f"{copy}/pipe").st_mtime > 1, command, "its time is not kept")
+        for make in (lambda path: write(path, b"other"), lambda path: os.mknod(path, stat.S_IFSOCK | 0o644)):
+            os.unlink(f"{copy}/pipe")
+            make(f"{copy}/pipe")
+            _, err = p9(command, "-a", "--continue", f"{source}/.", target, code=1)
+            one_error(err, f"{target}/pipe", "EEXIST")
+
+
+@suite.test
+def a_name_is_not_cut():
+    remote, local = shared()
+    here, name = fresh(), 256 * "n"
+    write(f"{here}/f", b"f")
+    write(f"{local}/f", b"f")
+    for command, source, target in (("get", f"{remote}/f", here), ("put", f"{here}/f", remote), ("cp", f"{remote}/f", remote)):
+        _, err = p9(command, source, f"{target}/{name}", code=1)
+        one_error(err, "ENAMETOOLONG")
+        p9(command, source, f"{target}/{name[1:]}")
+    equal(sorted(os.listdir(here)), ["f", name[1:]])
+    p9("ln", "-s", name, f"{remote}/link")
+    equal(os.readlink(f"{local}/link"), name)
+
+
+@suite.test
+def the_end_to_blame_is_named():
+    """A copy that cannot be made is not said to be the fault of its source."""
+    if not ROOT_USER:
+        raise Skip("root may act as another user")
+    remote, local = shared()
+    here = fresh()
+    for top in (local, here):
+        write(f"{top}/f", b"f")
+        write(f"{top}/t/f", b"f")
+        write(f"{top}/closed", b"c", 0o600)
+        os.chmod(top, 0o755)
+    for command, source, target in (("put", here, remote), ("get", remote, here), ("cp", remote, remote)):
+        for options, name, blamed in (((), "f", f"{target}/new"), (("-r",), "t", f"{target}/new"),
+                                      ((), "closed", f"{source}/closed")):
+            _, err = p9(command, *options, f"{source}/{name}", f"{target}/new", code=1, user=65534)
+            one_error(err, f": {blamed}: ", "EACCES")

@@ -139,3 +139,36 @@ def lock_lost_with_the_link():
     equal((out, p.returncode), (b"told\n", 1))
     check(len(lines(err)) == 1 and b"lost" in err, err)
     until(lambda: not held(f"{remote}/l"), 30, "the lock is still held")
+
+
+@suite.test
+def lock_outlives_signals():
+    """However often ^C comes: the command decides, and has the lock until it ends."""
+    for number, told in ((signal.SIGINT, 0), (signal.SIGQUIT, 0), (signal.SIGTERM, 3), (signal.SIGHUP, 3)):
+        remote, local = shared()
+        path = f"{remote}/l"
+        p = spawn("lock", path, "sh", "-c", f"trap 'echo told' INT QUIT TERM HUP; echo in; "
+                  f"while [ ! -e {local}/end ]; do sleep 0.05; done; exit 9")
+        equal(p.stdout.readline(), b"in\n")
+        for _ in range(3):
+            p.send_signal(number)
+            if told:
+                equal(p.stdout.readline(), b"told\n")
+            check(held(path), number, "and the lock is gone")
+        write(f"{local}/end")
+        out, _ = p.communicate(timeout=60)
+        equal((out, p.returncode), (b"", 9), number)
+        check(not held(path), "it is still held")
+
+
+@suite.test
+def lock_of_a_caller_that_ignores_signals():
+    """SIGCHLD ignored must not hide the exit code; what else is ignored the command ignores, too."""
+    remote, _ = shared()
+
+    def ignore():
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    p = spawn("lock", f"{remote}/l", "sh", "-c", "kill -HUP $$; exit 7", preexec_fn=ignore)
+    p.communicate(timeout=60)
+    equal(p.returncode, 7)

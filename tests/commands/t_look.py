@@ -3,11 +3,12 @@
 import base64
 import json
 import os
+import re
 import stat
 import subprocess
 import time
 
-from common import ADDRESS, check, equal, fresh, lines, p9, pattern, shared, state, suite, write
+from common import ADDRESS, check, equal, fresh, lines, one_error, p9, pattern, shared, state, suite, write
 from suite import ROOT, Skip
 
 
@@ -135,9 +136,14 @@ def touch_sets_times():
     os.symlink("f", f"{local}/l")
     p9("touch", "-h", "-d", "@5", f"{remote}/l")
     equal((os.lstat(f"{local}/l").st_mtime, os.stat(path).st_mtime), (5, 946782245))
-    for bad in ("yesterday-ish", "@", "2001-13-45", "2001-01-01 00:00:00+99x"):
+    for wrong, path in (("g", f"{remote}/none"), ("not", f"{remote}/none")):
+        _, err = p9("touch", "-r", path, f"{remote}/{wrong}", code=1)
+        one_error(err, f"{path}: ", "ENOENT")
+    check(not os.path.exists(f"{local}/not"), "made, though there is no time for it")
+    p9("touch", "-d", "2024-02-29", there)
+    for bad in ("yesterday-ish", "@", "2001-13-45", "2001-01-01 00:00:00+99x", "2023-02-29", "2024-02-31 12:00Z", "@" + "9" * 20):
         p9("touch", "-d", bad, there, code=2)
-    for bad in ("1", "0001010000", "13320000", "01010000.7"):
+    for bad in ("1", "0001010000", "13320000", "01010000.7", "202402311200"):
         p9("touch", "-t", bad, there, code=2 if bad != "0001010000" else 0)
 
 
@@ -260,3 +266,67 @@ def bash_completes():
     write(f"{here}/local-file")
     equal(complete("p9", "put", "loc", cwd=here), ["local-file"])
     equal(complete("p9", "get", remote + "/big", "loc", cwd=here), ["local-file"])
+
+
+@suite.test
+def complaints_look_alike():
+    """Those of getopt, too; and nothing comes on standard output before there is an answer."""
+    for words in (["ls", "--no-such"], ["rm", "-Z"], ["find", "--no-such"], ["touch", "-d"]):
+        out, err = p9(*words, code=2)
+        equal(out, b"")
+        check(lines(err)[0].startswith(f"p9: {words[0]}: "), err)
+        check(lines(err)[1].startswith("usage: p9 "), err)
+    equal(p9("df", "/nothing", code=1)[0], b"")
+    equal(p9("df", address="unix:/nowhere", code=3)[0], b"")
+    equal(p9("find", "--", "/", "-maxdepth", "0")[0], b"/\n")
+
+
+@suite.test
+def bash_completes_every_option():
+    """Those of --help and of the manual, for each command."""
+    with open(os.path.join(ROOT, "doc", "p9.1"), encoding="utf-8") as f:
+        manual = f.read()
+    commands = [c for c in complete("p9", "") if c != "help"]
+    for command in commands:
+        text = p9(command, "--help")[0].decode()
+        equal(p9("help", command)[0].decode(), text, command)
+        words = set(re.findall(r"^ +(-[a-zA-Z0-9]|--[a-z-]+)\b", text, re.M))
+        words |= set(re.findall(r"  (--?[a-z0-9-]+)  ", text)) | {"--help"}
+        offered = complete("p9", command, "-")
+        check(words <= set(offered), command, words - set(offered))
+        equal(len(offered), len(set(offered)), command)
+        unknown = [w for w in offered if w.lstrip("-") not in re.sub(r"\\-", "-", manual)]
+        equal(unknown, [], command)
+    equal([w for w in complete("p9", "find", "-") if len(w) == 2], [])
+    check({"-name", "-print0", "-maxdepth", "-perm", "-iname"} <= set(complete("p9", "find", "-")))
+    check({"-q", "--depth", "-s"} <= set(complete("p9", "-")))
+    check("vhost-user:" in complete("p9", "-s", ""))
+    equal(complete("p9", "--depth", "5", "mkf"), ["mkfifo"])
+    remote, local = shared()
+    write(f"{local}/bad\udcff".encode(errors="surrogateescape"), b"")
+    equal(complete("p9", "ls", remote + "/"), [remote + "/$'bad\\377'"])
+
+
+def run_sh(script, *words):
+    """sh, with p9 as $1, its address as $2, and then `words`."""
+    return subprocess.run(["sh", "-c", script, "sh", state["p9"], ADDRESS, *words], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, timeout=60)
+
+
+@suite.test
+def standard_output_that_is_not_there():
+    """Closed, it must not be taken by the connection; full, that is said, also of long listings."""
+    remote, local = shared()
+    write(f"{local}/f", b"text")
+    for i in range(3000):
+        write(f"{local}/long/{i:0100}")
+    for command, path in (("cat", "f"), ("ls", ""), ("ls", "long"), ("stat", "f"), ("find", "long"), ("df", "")):
+        for redirection in (">&-", ">/dev/full"):
+            got = run_sh(f'"$1" -s "$2" {command} "$3" {redirection}', f"{remote}/{path}")
+            equal(got.returncode, 1, f"{command} {redirection}")
+            one_error(got.stderr, "standard output")
+    got = run_sh('"$1" -s "$2" get "$3" - >&- <&-', f"{remote}/f")
+    equal(got.returncode, 1)
+    equal(run_sh('"$1" -s "$2" cat "$3" 2>&-', f"{remote}/f").stdout, b"text")
+    got = run_sh('"$1" -s "$2" ls "$3" | :', f"{remote}/long")
+    equal((got.returncode, got.stderr), (0, b""), "a closed pipe is no complaint")

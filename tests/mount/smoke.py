@@ -770,6 +770,26 @@ def what_is_wrong_is_said_to_the_caller():
 
 
 @suite.test
+def a_mount_point_however_it_is_written():
+    """What is looked at after mount(2) must not be asked of the program that mounts."""
+    s = mnt.Server()
+    where = mnt.fresh("mnt")
+    p9 = mnt.program("p9")
+    link = where + "-link"
+    os.symlink(where, link)
+    try:
+        for cwd, name in (("/", where + "/."), (where, "."), (where, "./"), (where, f"../{os.path.basename(where)}/"), ("/", link)):
+            subprocess.run([p9, "-s", s.addr, "mount", name], cwd=cwd, check=True, timeout=20)
+            check(mnt.mounted(where), name)
+            subprocess.run([p9, "umount", link if name == link else where], check=True, timeout=20)
+            equal(mnt.mounted(where), None)
+        s.stop()
+    finally:
+        mnt.libc.umount2(os.fsencode(where), 2)
+        s.kill()
+
+
+@suite.test
 def signals_unmount():
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         s = mnt.Server()
@@ -829,7 +849,16 @@ def mount_as_user():
             os.listdir(m.dir)
         line = mnt.mounted(m.dir)
         check("nosuid" in line and "nodev" in line and f"user_id={NOBODY}" in line, line)
-        run("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", mnt.program("p9"), "umount", m.dir)
+        umount = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", mnt.program("p9"), "umount", m.dir]
+        user = subprocess.Popen([*umount[:4], "sh", "-c", 'cd "$1" && echo in && exec cat', "sh", m.dir],
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        equal(user.stdout.readline(), b"in\n")
+        out = subprocess.run(umount, stderr=subprocess.PIPE, check=False, timeout=20)
+        equal(out.returncode, 1)
+        check(b"busy" in out.stderr and b"still mounted" in out.stderr, out.stderr)
+        check(mnt.mounted(m.dir))
+        user.communicate()
+        run(*umount)
         m.end()
         m.umount = lambda: None
 
