@@ -35,6 +35,16 @@ def short(value, most=300):
     return text if len(text) <= most else f"{text[:most]}... ({len(value)} long)"
 
 
+def own_signals():
+    """What whoever started us ignores (nohup, a shell's background) is not ignored by the programs that are tested."""
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+own_signals()
 LEAST = 30.0  # nothing that is waited for comes later than that, but on a hang
 
 
