@@ -108,7 +108,7 @@ class Mount:
         if kind is not None:
             common.libc.umount2(os.fsencode(self.where), 3)
             self.process.kill()
-        self.process.wait(20)
+        self.process.wait(240)  # it stays while a test beside us has a copy of the mount in a namespace of its own
         with open(self.log, encoding="utf-8", errors="replace") as log:
             out = log.read()
         check(kind or not re.search(r"lost|again|reconnect|Sanitizer", out), out)
