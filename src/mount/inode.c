@@ -385,11 +385,13 @@ void p9_minode_place(struct p9_mount *m, struct p9_minode *i, struct p9_minode *
 	if (i == &m->root || above(i, dir)) {
 		return; /* a server that says so lies, or moved it under our hands */
 	}
-	char *copy = strndup(name, len);
+	char *copy = malloc(len + 1); /* not strndup(3): a name that has just come has no NUL behind it */
 	struct p9_minode *old = i->dir;
 	if (!copy) {
 		return;
 	}
+	memcpy(copy, name, len);
+	copy[len] = 0;
 	unname(m, i);
 	i->name = copy;
 	i->dir = dir;
