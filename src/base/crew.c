@@ -313,13 +313,6 @@ static void *watch_main(void *arg)
 	return NULL;
 }
 
-static uint64_t now_ms(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 int p9_crew_start(struct p9_crew *crew, struct p9_loop **loops, unsigned nloops)
 {
 	bool fine = true;
@@ -346,11 +339,11 @@ bool p9_crew_stop(struct p9_crew *crew, unsigned ms)
 	}
 	pthread_mutex_lock(&crew->lock);
 	__atomic_store_n(&crew->stopping, true, __ATOMIC_SEQ_CST);
-	for (uint64_t until = now_ms() + ms;;) {
+	for (uint64_t until = p9_spin_clock() + ms * 1000000ull;;) {
 		for (struct p9_thread *t = crew->idle; t; t = t->next) {
 			pthread_cond_signal(&t->wake);
 		}
-		if (crew->nthreads == 0 || now_ms() >= until) {
+		if (crew->nthreads == 0 || p9_spin_clock() >= until) {
 			break;
 		}
 		pthread_mutex_unlock(&crew->lock);

@@ -13,10 +13,10 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 #include "base/hosterr.h"
 #include "base/log.h"
+#include "base/spin.h"
 #include "p9d/p9d.h"
 
 #define FIRST_WAIT_MS 100u
@@ -24,9 +24,7 @@
 
 static uint64_t now_ms(void)
 {
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+	return p9_spin_clock() / 1000000;
 }
 
 static void take(struct p9_job *job, struct p9_thread *self)
