@@ -259,6 +259,20 @@ def end(step):
     step.process.wait()
 
 
+def failures(lines):
+    """The failed tests above the end of a log, each with what it says."""
+    shown, left = [], 0
+    for line in lines:
+        if line.startswith(("FAILED", "not ok")):
+            left = 12
+        elif line.startswith(("ok ", "skipped")):
+            left = 0
+        if left:
+            shown.append(line)
+            left -= 1
+    return shown[:TAIL]
+
+
 def report(step, verbose):
     counts = f"{step.passed} passed, {step.failed} failed" + (f", {step.skipped} skipped" if step.skipped else "")
     word = "ok    " if step.failed == 0 else "FAILED"
@@ -266,7 +280,7 @@ def report(step, verbose):
     if (step.failed or verbose) and os.path.exists(step.log) and step.state != "not run":
         with open(step.log, encoding="utf-8", errors="replace") as log:
             lines = log.read().splitlines()
-        for line in lines[-TAIL:]:
+        for line in failures(lines[:-TAIL]) + lines[-TAIL:]:
             print("    | " + line[:300])
         print(f"    (all of it: {os.path.relpath(step.log, ROOT)})")
     sys.stdout.flush()

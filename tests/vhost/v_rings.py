@@ -211,13 +211,13 @@ def rings_one_notification_for_a_batch():
                 r.arm()
                 tags = g.batch([("read", f, 64 * k, 64) for k in range(100)])
                 until(lambda: r.used_idx() == r.idx, 10)
+                check(vu.select.select([r.call], [], [], 30)[0], "not told of a batch")
                 quiet_for(0.003)
                 told += r.notifications()
                 calls += 1
                 for t in tags:
                     g.wait(t)
             check(told <= 1.2 * calls, f"{told} notifications for {calls} batches of 100 ({features:#x})")
-            check(told >= calls, f"{told} notifications for {calls} batches: some were lost")
             r.hush()
             tags = g.batch([("read", f, 64 * k, 64) for k in range(100)])
             until(lambda: r.used_idx() == r.idx, 10)
