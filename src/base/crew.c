@@ -15,6 +15,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+#include "base/block.h"
 #include "base/crew.h"
 #include "base/hosterr.h"
 #include "base/loop.h"
@@ -129,6 +130,7 @@ static void *thread_main(void *arg)
 	if (crew->retire) {
 		crew->retire(self);
 	}
+	p9_block_forget();
 	pthread_cond_destroy(&self->wake);
 	pthread_mutex_lock(&crew->lock);
 	crew->nthreads--;

@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include "base/hosterr.h"
 #include "base/loop.h"
+#include "base/sys.h"
 
 #define EPOLL_EVERY 50000u /* ns that descriptors may wait while pollers are busy */
 #define NEWS 2
@@ -139,7 +140,7 @@ void p9_loop_drain(struct p9_loop *loop)
 static int wait(struct p9_loop *loop, int timeout)
 {
 	atomic_store_explicit(&loop->turn, ++loop->seq << 2 | P9_TURN_IDLE, memory_order_release);
-	int n = epoll_wait(loop->ep, loop->ev, P9_LOOP_EVENTS, timeout);
+	int n = p9_sys_epoll_wait(loop->ep, loop->ev, P9_LOOP_EVENTS, timeout);
 	atomic_store_explicit(&loop->turn, ++loop->seq << 2 | P9_TURN_RUN, memory_order_seq_cst);
 	if (atomic_load_explicit(&loop->crew->watch_asleep, memory_order_seq_cst)) {
 		p9_crew_watch_wake(loop->crew);
@@ -260,7 +261,7 @@ static int look_at_descriptors(struct p9_loop *loop)
 	int n = 0;
 	while (until && n <= 0) {
 		p9_spin_yield();
-		n = epoll_wait(loop->ep, loop->ev, P9_LOOP_EVENTS, 0);
+		n = p9_sys_epoll_wait(loop->ep, loop->ev, P9_LOOP_EVENTS, 0);
 		if (n <= 0 && (atomic_load_explicit(&loop->posted, memory_order_relaxed) || p9_spin_clock() >= until)) {
 			p9_spin_missed(&loop->idle);
 			break;

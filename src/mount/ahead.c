@@ -16,7 +16,7 @@
 #define WITHIN_MS 500u	    /* of each other */
 #define ENTRIES 256u	    /* fetched for one read ahead */
 #define CHUNK 16u	    /* of them at a time, so that others' requests need not wait long behind them */
-#define MOST 1024u	    /* kept */
+#define MOST 8192u	    /* kept; a fid each, of which there are as many as max_fids says */
 #define BLOCK (32u * 1024)  /* of a listing */
 #define REST_MS 10000u	    /* of a directory after a fetch of which less than a quarter was used */
 #define ENTRY_MIN 24u

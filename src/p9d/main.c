@@ -6,6 +6,7 @@
  * server's threads.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
@@ -22,7 +23,8 @@
 #include "p9d/handover.h"
 
 #define LISTEN_FDS_START 3
-#define STOP_MS 900 /* SIGTERM ends within a second */
+#define STOP_MS 900	  /* SIGTERM ends within a second */
+#define DESCRIPTORS 65536 /* that the table is made for: half a MiB */
 
 static struct p9d d = { .control = -1, .stop = -1, .ends = -1 };
 
@@ -32,6 +34,24 @@ static void raise_descriptor_limit(void)
 	if (getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur < rl.rlim_max) {
 		rl.rlim_cur = rl.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &rl);
+	}
+}
+
+/* Makes the kernel's table of our descriptors as large as it may become, while there is one thread: to grow that of a process
+ * with threads it waits for all processors (fs/file.c, expand_fdtable), 10 ms for each doubling, in the middle of somebody's Twalk. */
+static void widen_descriptor_table(void)
+{
+	struct rlimit rl;
+	int one = dup(STDERR_FILENO);
+	if (one >= 0 && getrlimit(RLIMIT_NOFILE, &rl) == 0) {
+		int most = rl.rlim_cur < DESCRIPTORS ? (int)rl.rlim_cur : DESCRIPTORS;
+		int last = fcntl(one, F_DUPFD_CLOEXEC, most - 1);
+		if (last >= 0) {
+			close(last);
+		}
+	}
+	if (one >= 0) {
+		close(one);
 	}
 }
 
@@ -348,6 +368,7 @@ static int prepare_process(void)
 	signal(SIGXFSZ, SIG_IGN);
 	umask(0); /* modes are the client's */
 	raise_descriptor_limit();
+	widen_descriptor_table();
 	d.stop = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	return d.stop < 0 || d.ends < 0 || p9_server_new(&d.conf.server, &d.srv) < 0 ? -1 : 0;
 }

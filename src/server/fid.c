@@ -88,6 +88,13 @@ int p9_fid_afford(const struct p9_conn *conn)
 	return conn->nfids >= P9_FD_RESERVE / FDS_PER_FID && p9_fd_short() ? -P9_ENFILE : 0;
 }
 
+/* One writer, the loop's thread: a plain add, which readers may see late. */
+static void count(struct p9_shard *sh, int by)
+{
+	unsigned n = atomic_load_explicit(&sh->nfids, memory_order_relaxed);
+	atomic_store_explicit(&sh->nfids, n + (unsigned)by, memory_order_relaxed);
+}
+
 int p9_fid_add(struct p9_conn *conn, uint32_t id, struct p9_fid **out)
 {
 	struct p9_fidtab *t = &conn->fids;
@@ -109,7 +116,7 @@ int p9_fid_add(struct p9_conn *conn, uint32_t id, struct p9_fid **out)
 		return -P9_ENOMEM;
 	}
 	conn->nfids++;
-	atomic_fetch_add_explicit(&conn->srv->nfids, 1, memory_order_relaxed);
+	count(sh, 1);
 	memset(f, 0, sizeof(*f));
 	f->id = id;
 	uint32_t h = hash(id, t->cap);
@@ -155,7 +162,7 @@ void p9_fid_free(struct p9_conn *conn, struct p9_fid *f)
 {
 	struct p9_shard *sh = conn->shard;
 	conn->nfids--;
-	atomic_fetch_sub_explicit(&conn->srv->nfids, 1, memory_order_relaxed);
+	count(sh, -1);
 	f->next = sh->free_fids;
 	sh->free_fids = f;
 }

@@ -266,6 +266,7 @@ struct p9_shard {
 	struct p9_opstat stat[128];
 	uint64_t errors_logged, errors_window;
 	_Atomic uint64_t accepted;
+	_Atomic unsigned nfids; /* of its connections; its thread is the only writer */
 };
 /* ---- sources.c ---- */
 struct p9_origin;
@@ -301,7 +302,6 @@ struct p9_server {
 	struct p9_synth *list_tree;
 	_Atomic unsigned nconns;
 	struct p9_sources sources;
-	_Atomic unsigned nfids;
 	struct p9_lane admin; /* closing what ended sessions left */
 	_Atomic unsigned lock_waiters;
 	struct p9_log_rate comings, complaints; /* lines that peers cause by coming, going and asking wrongly */

@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "base/hosterr.h"
+#include "base/sys.h"
 #include "p9/backend.h"
 #include "p9/codec.h"
 #include "transport/stream.h"
@@ -30,11 +31,11 @@
 /* ---- descriptors ---- */
 static ssize_t fd_read(struct p9_stream *s, void *buf, size_t n)
 {
-	return read(s->in.fd, buf, n);
+	return p9_sys_read(s->in.fd, buf, n);
 }
 static ssize_t fd_writev(struct p9_stream *s, const struct iovec *iov, int n)
 {
-	return n == 1 ? write(s->out.fd, iov->iov_base, iov->iov_len) : writev(s->out.fd, iov, n);
+	return n == 1 ? p9_sys_write(s->out.fd, iov->iov_base, iov->iov_len) : writev(s->out.fd, iov, n);
 }
 static ssize_t fd_sendfile(struct p9_stream *s, int fd, off_t *off, size_t n)
 {

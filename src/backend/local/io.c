@@ -66,7 +66,7 @@ static int reopen(struct p9_caller *c, int pinned, int flags)
 	char proc[16];
 	int fd;
 	lproc_name(proc, pinned);
-	LRETRY(c, fd, openat(lprocfd, proc, flags));
+	LRETRY(c, fd, p9_sys_openat(lprocfd, proc, flags, 0));
 	if (fd < 0 && errno == EPERM && (flags & O_NOATIME)) {
 		LRETRY(c, fd, openat(lprocfd, proc, flags & ~O_NOATIME));
 	}
@@ -128,7 +128,7 @@ static int create_fd(struct p9_caller *c, const struct lnode *dir, const char *n
 	int flags = open_flags(m->flags & ~(uint32_t)P9_O_TRUNC) | O_CREAT | O_EXCL | O_NOFOLLOW;
 	for (int i = 0; i < CREATE_TRIES; i++) {
 		int fd;
-		LRETRY(c, fd, openat(dir->self->fd, name, flags, m->mode & 07777));
+		LRETRY(c, fd, p9_sys_openat(dir->self->fd, name, flags, m->mode & 07777));
 		*born = fd >= 0;
 		if (fd >= 0) {
 			return fd;
@@ -209,11 +209,11 @@ int64_t local_read(struct p9_caller *c, struct p9_file *f, uint64_t offset, cons
 	}
 	struct lfile *lf = LFILE(f);
 	bool try = nowait && !atomic_load_explicit(&lf->no_nowait, memory_order_relaxed);
-	LRETRY(c, n, preadv2(lf->io->fd, iov, niov, (off_t)offset, try ? RWF_NOWAIT : 0));
+	LRETRY(c, n, p9_sys_preadv2(lf->io->fd, iov, niov, (off_t)offset, try ? RWF_NOWAIT : 0));
 	if (n < 0 && nowait &&
 	    errno == EOPNOTSUPP) { /* tmpfs, overlayfs, FUSE: read on; the watch sees to what blocks */
 		atomic_store_explicit(&lf->no_nowait, true, memory_order_relaxed);
-		LRETRY(c, n, preadv2(lf->io->fd, iov, niov, (off_t)offset, 0));
+		LRETRY(c, n, p9_sys_preadv2(lf->io->fd, iov, niov, (off_t)offset, 0));
 	}
 	return n < 0 ? p9_err() : n;
 }
@@ -226,7 +226,7 @@ int64_t local_write(struct p9_caller *c, struct p9_file *f, uint64_t offset, con
 		return rc;
 	}
 	if (niov == 1) {
-		LRETRY(c, n, pwrite(LFILE(f)->io->fd, iov->iov_base, iov->iov_len, (off_t)offset));
+		LRETRY(c, n, p9_sys_pwrite(LFILE(f)->io->fd, iov->iov_base, iov->iov_len, (off_t)offset));
 	} else {
 		LRETRY(c, n, pwritev(LFILE(f)->io->fd, iov, niov, (off_t)offset));
 	}

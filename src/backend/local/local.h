@@ -12,11 +12,13 @@
 #include <sys/stat.h>
 #include "base/fdcount.h"
 #include "base/hosterr.h"
+#include "base/sys.h"
 #include "p9/local.h"
 
 struct lfd {
 	_Atomic unsigned refs;
 	int fd;
+	enum { LFD_ALONE, LFD_ROOM, LFD_NODE } home; /* a piece of memory of its own; or of a node's, not yet or ever used */
 };
 struct lroot {
 	struct p9_local_config conf;
@@ -38,6 +40,8 @@ struct lnode {
 	uint64_t ino;
 	mode_t type;	/* S_IFMT bits */
 	bool shared_fd; /* self is an open file, not O_PATH: a clone must get a descriptor of its own */
+	bool block;	/* the memory is a p9_block */
+	struct lfd own; /* where self points when a walk made both: then this memory lives as long as that descriptor */
 	char inline_name[];
 };
 struct lfile {
@@ -91,11 +95,13 @@ void local_pack_file(struct p9_file *f, struct p9_pack *p);
 struct p9_file *local_unpack_file(void *root, struct p9_unpack *u);
 /* node.c */
 extern pthread_mutex_t lnames_lock;
+/* Takes the reference to `self` over when it succeeds. `from` is the directory it was found in. */
 int lnode_new(struct lnode *from, struct lfd *self, const struct statx *st, struct p9_str name, struct lnode **out);
 static inline bool lother_fs(const struct statx *st, uint32_t major, uint32_t minor)
 {
 	return st->stx_dev_minor != minor || st->stx_dev_major != major;
 }
+void lnode_memory_put(struct lnode *n);
 int lstat_fd(int fd, struct statx *st);
 int lstat_name(int dirfd, const char *name, struct statx *st);
 void lname_copy(char buf[P9_NAMEMAX + 1], struct p9_str s);

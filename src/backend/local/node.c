@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "backend/local/local.h"
+#include "base/block.h"
 
 #define PATH_FLAGS (O_PATH | O_NOFOLLOW | O_CLOEXEC)
 #define STAT_WANTED (STATX_TYPE | STATX_MODE | STATX_INO | STATX_MTIME | STATX_CTIME | STATX_SIZE)
@@ -39,12 +40,48 @@ void lname_copy(char buf[P9_NAMEMAX + 1], struct p9_str s)
 	buf[s.len] = 0;
 }
 
-/* Takes the reference to `self` over when it succeeds. `from` is the directory it was found in. */
+static struct lnode *node_memory(unsigned namelen)
+{
+	size_t size = sizeof(struct lnode) + namelen + 1u;
+	struct lnode *n = size <= P9_BLOCK ? p9_block_get() : malloc(size);
+	if (n) {
+		n->block = size <= P9_BLOCK;
+	}
+	return n;
+}
+
+void lnode_memory_put(struct lnode *n)
+{
+	if (n->block) {
+		p9_block_put(n);
+	} else {
+		free(n);
+	}
+}
+
+/* As lfd_new, with room for a node of that name, which lnode_new will use. */
+static struct lfd *roomy_fd(int fd, unsigned namelen)
+{
+	struct lnode *n = node_memory(namelen);
+	if (!n) {
+		return NULL;
+	}
+	atomic_init(&n->own.refs, 1);
+	n->own.fd = fd;
+	n->own.home = LFD_ROOM;
+	p9_fd_count(1);
+	return &n->own;
+}
+
 int lnode_new(struct lnode *from, struct lfd *self, const struct statx *st, struct p9_str name, struct lnode **out)
 {
-	struct lnode *n = malloc(sizeof(*n) + name.len + 1u);
+	bool room = self->home == LFD_ROOM;
+	struct lnode *n = room ? (struct lnode *)((char *)self - offsetof(struct lnode, own)) : node_memory(name.len);
 	if (!n) {
 		return -P9_ENOMEM;
+	}
+	if (room) {
+		self->home = LFD_NODE;
 	}
 	atomic_init(&n->base.refs, 1);
 	n->base.be = &p9_local;
@@ -69,12 +106,15 @@ int lnode_new(struct lnode *from, struct lfd *self, const struct statx *st, stru
 void local_free_node(struct p9_node *base)
 {
 	struct lnode *n = LNODE(base);
-	lfd_put(n->self);
+	bool together = n->self == &n->own;
 	lfd_put(n->parent);
 	if (n->name != n->inline_name) {
 		free(n->name);
 	}
-	free(n);
+	lfd_put(n->self);
+	if (!together) {
+		lnode_memory_put(n);
+	}
 }
 
 static bool is_root(const struct lroot *r, const struct statx *st)
@@ -131,8 +171,8 @@ struct walk {
 	struct statx st;
 };
 
-/* One element. Returns 0 with w moved, or an error with w as it was. */
-static int step(struct p9_caller *c, const struct lroot *r, struct walk *w, struct p9_str name)
+/* One element. Returns 0 with w moved, or an error with w as it was. The last of a walk gets room for its node. */
+static int step(struct p9_caller *c, const struct lroot *r, struct walk *w, struct p9_str name, bool last)
 {
 	char buf[P9_NAMEMAX + 1];
 	struct statx st;
@@ -145,7 +185,7 @@ static int step(struct p9_caller *c, const struct lroot *r, struct walk *w, stru
 		fd = step_up(c, r, w->dir->fd);
 	} else {
 		lname_copy(buf, name);
-		LRETRY(c, fd, openat(w->dir->fd, buf, PATH_FLAGS));
+		LRETRY(c, fd, p9_sys_openat(w->dir->fd, buf, PATH_FLAGS, 0));
 		fd = fd < 0 ? p9_err() : fd;
 	}
 	if (fd < 0) {
@@ -155,7 +195,7 @@ static int step(struct p9_caller *c, const struct lroot *r, struct walk *w, stru
 	if (rc == 0 && lother_fs(&st, w->st.stx_dev_major, w->st.stx_dev_minor) && lmagic_fs(fd)) {
 		rc = -P9_EACCES;
 	}
-	struct lfd *l = rc < 0 ? NULL : lfd_new(fd);
+	struct lfd *l = rc < 0 ? NULL : last ? roomy_fd(fd, name.len) : lfd_new(fd);
 	if (!l) {
 		close(fd);
 		return rc < 0 ? rc : -P9_ENOMEM;
@@ -245,7 +285,7 @@ int local_walk(struct p9_caller *c, struct p9_node *base, const struct p9_strs *
 		rc = -P9_ENOTDIR;
 	}
 	for (unsigned i = 0; rc == 0 && i < names->n; i++) {
-		rc = step(c, n->root, &w, names->v[i]);
+		rc = step(c, n->root, &w, names->v[i], i + 1u == names->n);
 		if (rc == 0) {
 			qids->v[qids->n++] = lqid_of(&w.st);
 		}

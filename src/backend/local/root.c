@@ -25,6 +25,7 @@ struct lfd *lfd_new(int fd)
 	if (l) {
 		atomic_init(&l->refs, 1);
 		l->fd = fd;
+		l->home = LFD_ALONE;
 		p9_fd_count(1);
 	}
 	return l;
@@ -42,9 +43,13 @@ int lfd_put(struct lfd *l)
 	if (!l || atomic_fetch_sub_explicit(&l->refs, 1, memory_order_acq_rel) != 1) {
 		return 0;
 	}
-	int rc = close(l->fd);
+	int rc = p9_sys_close(l->fd);
 	p9_fd_count(-1);
-	free(l);
+	if (l->home == LFD_ALONE) {
+		free(l);
+	} else {
+		lnode_memory_put((struct lnode *)((char *)l - offsetof(struct lnode, own)));
+	}
 	return rc;
 }
 
