@@ -12,7 +12,7 @@
 
 static _Thread_local struct kept {
 	struct kept *next;
-} *kept;
+} * kept;
 static _Thread_local unsigned nkept;
 
 void *p9_block_get(void)
@@ -29,7 +29,7 @@ void *p9_block_get(void)
 void p9_block_put(void *block)
 {
 	struct kept *b = block;
-	if (nkept >= KEEP) {
+	if (nkept + 1 > KEEP) {
 		free(b);
 		return;
 	}

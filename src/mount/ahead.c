@@ -289,6 +289,7 @@ bool p9_mahead_lookup(fuse_req_t req, struct p9_minode *dir, const char *name)
 	p9_mentry_fill(m, i, &i->ahead->attr, &e);
 	e.attr_timeout -= (double)age / 1000;
 	e.entry_timeout -= (double)age / 1000;
+	i->told_when -= age;
 	dir->used++;
 	p9_minode_looked(m, i); /* and it is ahead no more */
 	if (fuse_reply_entry(req, &e) < 0) {

@@ -72,6 +72,8 @@ bool p9_mstamp_same(const struct p9_mstamp *a, const struct p9_mstamp *b)
 	       a->ctime_nsec == b->ctime_nsec && a->version == b->version;
 }
 
+#define FRESH_SECONDS 60
+
 static double timeout(const struct p9_mount *m, double given, double attr)
 {
 	static const double none = 0.0;
@@ -103,5 +105,14 @@ void p9_mentry_fill(const struct p9_mount *m, struct p9_minode *i, const struct 
 					.entry_timeout = p9_mount_entry_timeout(m) };
 	p9_mattr_stat(m, a, &e->attr);
 	i->told = p9_mattr_stamp(a);
+	i->told_when = p9_mount_now();
+	i->told_changes = m->changes;
 	i->size = a->size;
+}
+
+bool p9_mentry_fresh(const struct p9_mount *m, const struct p9_minode *i)
+{
+	double a = p9_mount_attr_timeout(m), e = p9_mount_entry_timeout(m), s = a < e ? a : e;
+	uint64_t half = s <= 0 ? 0 : s < FRESH_SECONDS ? (uint64_t)(s * 500) : FRESH_SECONDS * 500;
+	return i->nlookup > 0 && i->told_changes == m->changes && p9_mount_now() - i->told_when < half;
 }

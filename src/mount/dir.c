@@ -3,7 +3,7 @@
  *
  * The kernel's offsets are the server's cookies. Entries come in blocks that are larger than the kernel asks for; what
  * it did not take stays with the handle as long as it reads on from there, and is read anew when it seeks. readdirplus
- * walks to the entries it does not know and looks at all, in one go. A server whose cookies come round again is caught
+ * walks to the entries it does not know and looks at all that the kernel was not told of just now, in one go. A server whose cookies come round again is caught
  * (Brent's way: remember one, ever more rarely, and look whether it comes back).
  */
 #include <stdlib.h>
@@ -127,6 +127,9 @@ static int plus_build(struct p9_mreq *r, unsigned i, struct p9_msg *t, void **ds
 	unsigned what = i % r->piece;
 	(void)dst;
 	bool known = e->ino || dots(e->name, e->name_len);
+	if (e->fresh) {
+		return P9_MSKIP;
+	}
 	if (what == 0) {
 		if (known || r->ino->fid == P9_NOFID) { /* or its fid was given back: the kernel will look names up */
 			return P9_MSKIP;
@@ -141,6 +144,9 @@ static int plus_build(struct p9_mreq *r, unsigned i, struct p9_msg *t, void **ds
 		return P9_MSKIP;
 	}
 	if (what > 1) {
+		if (!r->m->xnames[what - 2].of[(e->qid.type & P9_QTDIR) != 0]) {
+			return P9_MSKIP;
+		}
 		*t = (struct p9_msg){ .type = P9_Txattrwalk,
 				      .txattrwalk = { .fid = e->ino ? e->ino->fid : e->fid,
 						      .name = p9_mstr(r->m->xnames[what - 2].name) } };
@@ -286,6 +292,7 @@ static unsigned choose(struct p9_mreq *r, unsigned most)
 		if (i && i->hashed && i->path == e.qid.path && i->qtype == e.qid.type && i->fid != P9_NOFID) {
 			p9_minode_hold(r->m, i);
 			me->ino = i;
+			me->fresh = r->piece == 2 && p9_mentry_fresh(r->m, i);
 		}
 		h->ents_pos = (uint32_t)pos;
 		h->cookie = e.offset;
@@ -314,6 +321,7 @@ static void fill_plus(struct p9_mreq *r)
 {
 	unsigned most = (unsigned)(r->size / PLUS_MIN);
 	unsigned cap = (r->h->ents_len - r->h->ents_pos) / ENTRY_MIN;
+	r->piece = 2 + (r->m->ordered ? p9_mabsent_names(r->m) : 0);
 	most = most < cap ? most : cap;
 	r->entries = calloc(most ? most : 1, sizeof(*r->entries));
 	r->nentries = r->entries ? choose(r, most) : 0;
@@ -327,7 +335,6 @@ static void fill_plus(struct p9_mreq *r)
 		return;
 	}
 	r->u32[2] = !r->m->ordered; /* then each walk's reply is awaited */
-	r->piece = 2 + (r->m->ordered ? p9_mabsent_names(r->m) : 0);
 	r->u32[1] = r->m->xepoch;
 	r->changes = r->m->xchanges;
 	if (p9_mreq_many(r, r->piece * r->nentries)) {

@@ -35,10 +35,11 @@ struct p9_minode {
 	uint32_t refs; /* children that were found in it, handles, requests */
 	uint32_t busy; /* requests: its fid stays */
 	uint64_t nlookup, generation;
-	uint64_t size;		 /* as far as known here */
-	struct p9_mstamp told;	 /* what the kernel was told last */
-	struct p9_mstamp cached; /* what was true when the kernel began to cache the content */
-	bool content;		 /* it has read since */
+	uint64_t size;			  /* as far as known here */
+	uint64_t told_when, told_changes; /* when its attributes were, with a name */
+	struct p9_mstamp told;		  /* what the kernel was told last */
+	struct p9_mstamp cached;	  /* what was true when the kernel began to cache the content */
+	bool content;			  /* it has read since */
 	struct p9_mhandle *handles;
 	struct p9_mowner *owners; /* of POSIX locks */
 	struct p9_minode *dir;	  /* where it was found last; counted in its refs */
@@ -131,7 +132,7 @@ struct p9_mentry {
 	struct p9_rgetattr attr;
 	uint32_t fid;
 	uint8_t absent;
-	bool walked, got, counted;
+	bool walked, got, counted, fresh;
 };
 
 struct p9_mreq {
@@ -202,6 +203,7 @@ struct p9_mount {
 	struct p9_mxname {
 		char name[64];
 		int error;
+		bool of[2]; /* of files that are no directories, of directories */
 		uint64_t when;
 	} xnames[2];
 	uint8_t xepoch;	  /* of these two */
@@ -215,9 +217,11 @@ struct p9_mount {
 	unsigned nins, nbufs;
 	uint32_t lock_id;
 	unsigned lock_waits;
-	struct p9_spin spin; /* looking for replies before waiting for them */
-	bool ordered;	     /* the server keeps the order of requests on a fid */
-	bool older;	     /* it has no Tunlinkat and no Trenameat */
+	struct p9_spin spin;	  /* looking for replies before waiting for them */
+	struct p9_spin spin_asks; /* the same for the kernel's requests */
+	bool asked, looked;	  /* it has asked since, and was looked for in vain */
+	bool ordered;		  /* the server keeps the order of requests on a fid */
+	bool older;		  /* it has no Tunlinkat and no Trenameat */
 	bool mounted, inited, no_security;
 	bool dead_said;
 	char client_id[80];
@@ -326,6 +330,8 @@ bool p9_mstamp_same(const struct p9_mstamp *a, const struct p9_mstamp *b);
 /* What the kernel is told about a file it looked up. */
 void p9_mentry_fill(const struct p9_mount *m, struct p9_minode *i, const struct p9_rgetattr *a,
 		    struct fuse_entry_param *e);
+/* The kernel has been told so little ago that it need not be told again: it asks when its time is over. */
+bool p9_mentry_fresh(const struct p9_mount *m, const struct p9_minode *i);
 double p9_mount_attr_timeout(const struct p9_mount *m);
 double p9_mount_entry_timeout(const struct p9_mount *m);
 double p9_mount_negative_timeout(const struct p9_mount *m);

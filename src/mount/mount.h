@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include "p9/client.h"
 
+#define P9_MOUNT_READAHEAD (1u << 20) /* bytes */
+
 enum p9_mount_cache { P9_CACHE_NONE, P9_CACHE_ATTR, P9_CACHE_LOOSE };
 
 struct p9_mount_opts {

@@ -19,7 +19,6 @@
 #include "base/hosterr.h"
 #include "mount/internal.h"
 
-#define READAHEAD (1u << 20)
 #define BACKGROUND 64u
 #define TURN 64 /* requests of the kernel taken before the server has its turn */
 #define PROBES 8
@@ -118,7 +117,7 @@ static void do_init(void *userdata, struct fuse_conn_info *c)
 	m->o.writeback = m->o.writeback && (c->capable & FUSE_CAP_WRITEBACK_CACHE);
 	c->max_write = c->max_write < most ? c->max_write : most;
 	c->max_read = most;
-	c->max_readahead = m->o.readahead ? m->o.readahead : READAHEAD;
+	c->max_readahead = m->o.readahead ? m->o.readahead : P9_MOUNT_READAHEAD;
 	c->max_background = BACKGROUND;
 	c->congestion_threshold = BACKGROUND * 3 / 4;
 	m->inited = true;
@@ -244,6 +243,7 @@ void p9_mount_free(struct p9_mount *m)
 /* Takes the kernel's requests. Returns false when it has unmounted. */
 static bool take_requests(struct p9_mount *m)
 {
+	m->asked = true;
 	bool busy = p9_client_pending(m->client) > 0;
 	for (int i = 0; i < TURN; i++) {
 		if (!m->in.mem && m->nins) {
@@ -320,6 +320,41 @@ static void look(struct p9_mount *m)
 	}
 }
 
+/* A program that was answered at once has its next question sooner than this process sleeps and is woken. Looks for it, and
+ * answers, a number of times. Returns false when the kernel has unmounted. */
+static bool look_for_requests(struct p9_mount *m)
+{
+	for (int i = 0; i < TURN && m->o.busy_poll > 0; i++) {
+		bool quiet = !m->queue && !m->nclunks && !m->fetching && p9_client_pending(m->client) == 0;
+		if (!m->asked || !quiet || p9_client_dead(m->client)) {
+			break;
+		}
+		m->asked = false;
+		uint64_t until = p9_spin_begin(&m->spin_asks),
+			 most = m->spin_asks.since + (uint64_t)m->o.busy_poll * 1000;
+		bool seen = false;
+		until = until < most ? until : most;
+		while (!seen && p9_spin_clock() < until) {
+			p9_spin_yield();
+			seen = kernel_asks(m);
+		}
+		if (!seen && until) {
+			p9_spin_missed(&m->spin_asks);
+		}
+		if (!seen) {
+			m->looked = m->spin_asks.since != 0;
+			break;
+		}
+		p9_spin_end(&m->spin_asks, true);
+		if (!take_requests(m)) {
+			return false;
+		}
+		talk(m);
+		look(m);
+	}
+	return true;
+}
+
 static int signals(void)
 {
 	sigset_t set;
@@ -369,12 +404,19 @@ int p9_mount_run(struct p9_mount *m, void (*ready)(void *arg), void *arg)
 			break;
 		}
 		bool heard = v[2].revents || v[3].revents || k == 0;
+		if (m->looked) { /* in vain: how long it took tells when looking would have paid */
+			p9_spin_end(&m->spin_asks, false);
+			m->looked = false;
+		}
 		if ((v[1].revents && !on_signal(m, sig)) || (v[0].revents && !take_requests(m))) {
 			break;
 		}
 		if (heard || p9_client_pending(m->client) > 0 || m->queue || m->nclunks) {
 			talk(m);
 			look(m);
+		}
+		if (!look_for_requests(m)) {
+			break;
 		}
 		if (ready && m->inited) {
 			ready(arg);

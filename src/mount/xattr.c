@@ -123,8 +123,10 @@ static void note_absent(struct p9_mreq *r)
 		k = k >= 0 ? k : first ? 0 : 1;
 		strcpy(m->xnames[k].name, r->name);
 		m->xnames[k].error = r->error;
+		m->xnames[k].of[0] = m->xnames[k].of[1] = false;
 		m->xepoch++;
 	}
+	m->xnames[k].of[S_ISDIR(r->ino->mode)] = true;
 	m->xnames[k].when = p9_mount_now();
 	if (r->changes == m->xchanges) {
 		p9_mabsent_set(m, r->ino, (uint8_t)(1u << k), r->changes);

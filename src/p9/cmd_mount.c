@@ -29,9 +29,67 @@ struct job {
 /* ---- the background ---- */
 static int tell = -1; /* where the caller waits */
 
+/* mountinfo writes blanks and such as \040. */
+static void unescape(char *s)
+{
+	char *to = s;
+	while (*s) {
+		if (s[0] == '\\' && s[1] && s[2] && s[3]) {
+			*to++ = (char)((s[1] - '0') * 64 + (s[2] - '0') * 8 + (s[3] - '0'));
+			s += 4;
+		} else {
+			*to++ = *s++;
+		}
+	}
+	*to = 0;
+}
+
+/* Whether the last thing mounted on `path` is ours; and its device number, as "0:39". The directory itself is not touched. */
+static bool is_ours(const char *path, char dev[24])
+{
+	char *line = NULL;
+	size_t cap = 0;
+	bool ours = false;
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	while (f && getline(&line, &cap, f) > 0) {
+		char dir[PATH_MAX], number[24];
+		const char *type = strstr(line, " - ");
+		if (sscanf(line, "%*s %*s %23s %*s %4095s", number, dir) != 2 || !type) {
+			continue;
+		}
+		unescape(dir);
+		if (strcmp(dir, path) == 0) {
+			ours = strncmp(type + 3, "fuse.p9 ", 8) == 0;
+			memcpy(dev, number, sizeof(number));
+		}
+	}
+	free(line);
+	if (f) {
+		fclose(f);
+	}
+	return ours;
+}
+
+/* A FUSE file system may ask for less read-ahead than the kernel's 128 KiB, not for more: that only root may set. */
+static void read_ahead_more(const struct job *j)
+{
+	char dev[24], path[80];
+	unsigned kib = (j->o.readahead ? j->o.readahead : P9_MOUNT_READAHEAD) / 1024;
+	if (kib <= 128 || !is_ours(j->dir, dev)) {
+		return;
+	}
+	snprintf(path, sizeof(path), "/sys/class/bdi/%s/read_ahead_kb", dev);
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		dprintf(fd, "%u", kib);
+		close(fd);
+	}
+}
+
 static void ready(void *arg)
 {
 	const struct job *j = arg;
+	read_ahead_more(j);
 	int null = j->foreground ? -1 : open("/dev/null", O_RDWR | O_CLOEXEC);
 	if (null >= 0) {
 		dup2(null, STDIN_FILENO);
@@ -250,43 +308,6 @@ static bool real_path(const char *dir, char *out)
 	return true;
 }
 
-/* mountinfo writes blanks and such as \040. */
-static void unescape(char *s)
-{
-	char *to = s;
-	while (*s) {
-		if (s[0] == '\\' && s[1] && s[2] && s[3]) {
-			*to++ = (char)((s[1] - '0') * 64 + (s[2] - '0') * 8 + (s[3] - '0'));
-			s += 4;
-		} else {
-			*to++ = *s++;
-		}
-	}
-	*to = 0;
-}
-
-/* Whether the last thing mounted on `path` is ours. */
-static bool is_ours(const char *path)
-{
-	char *line = NULL;
-	size_t cap = 0;
-	bool ours = false;
-	FILE *f = fopen("/proc/self/mountinfo", "re");
-	while (f && getline(&line, &cap, f) > 0) {
-		char dir[PATH_MAX];
-		const char *type = strstr(line, " - ");
-		if (sscanf(line, "%*s %*s %*s %*s %4095s", dir) == 1 && type) {
-			unescape(dir);
-			ours = strcmp(dir, path) == 0 ? strncmp(type + 3, "fuse.p9 ", 8) == 0 : ours;
-		}
-	}
-	free(line);
-	if (f) {
-		fclose(f);
-	}
-	return ours;
-}
-
 /* fusermount3 itself says why it does not do it. */
 static int by_fusermount(const struct p9_cli *cli, const char *path, bool lazy)
 {
@@ -313,11 +334,11 @@ static int umount_one(const struct p9_cli *cli, const char *dir, bool lazy)
 	if (!real_path(dir, path)) {
 		return p9_cli_fail_errno(cli, dir, errno);
 	}
-	char text[2];
-	if (!is_ours(path) && readlink(path, text, sizeof(text)) >= 0 && !realpath(dir, path)) {
+	char text[2], dev[24];
+	if (!is_ours(path, dev) && readlink(path, text, sizeof(text)) >= 0 && !realpath(dir, path)) {
 		return p9_cli_fail_errno(cli, dir, errno);
 	}
-	if (!is_ours(path)) {
+	if (!is_ours(path, dev)) {
 		p9_cli_say(cli, "%s: nothing of p9 is mounted there", dir);
 		return P9_EXIT_FAILED;
 	}

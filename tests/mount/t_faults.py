@@ -37,8 +37,9 @@ def calls(top):
 
 
 def keep_busy(top, who, seconds):
-    """Reads, writes, lists and removes until the first error; its errno's name. "" when nothing went wrong."""
-    end = time.monotonic() + seconds
+    """Reads, writes, lists and removes until the first error; its errno's name. "unmounted" for one that was between two calls
+    when the mount went, and would go on in the directory beneath. "" when nothing went wrong."""
+    end, there = time.monotonic() + seconds, os.stat(top).st_dev
     data, i = os.urandom(300000), 0
     try:
         while time.monotonic() < end:
@@ -50,6 +51,8 @@ def keep_busy(top, who, seconds):
             with open(name, "rb") as f:
                 check(f.read() == data, f"{name} does not have what was written")
             os.listdir(top)
+            if os.stat(top).st_dev != there:
+                return "unmounted"
             if i % 3 == 0:
                 os.rename(name, name + "+")
                 os.unlink(name + "+")

@@ -18,7 +18,11 @@
 struct lfd {
 	_Atomic unsigned refs;
 	int fd;
-	enum { LFD_ALONE, LFD_ROOM, LFD_NODE } home; /* a piece of memory of its own; or of a node's, not yet or ever used */
+	enum {
+		LFD_ALONE,
+		LFD_ROOM,
+		LFD_NODE
+	} home; /* a piece of memory of its own; or of a node's, not yet or ever used */
 };
 struct lroot {
 	struct p9_local_config conf;

@@ -41,12 +41,16 @@ static ssize_t filter(const struct lroot *r, char *list, ssize_t len)
 
 static int list_names(struct p9_caller *c, const struct lroot *r, const char *proc, struct iovec out)
 {
-	char *list = malloc(P9_XATTR_MAX);
+	char few[512], *list = few, *much = NULL;
 	ssize_t n;
-	if (!list) {
-		return -P9_ENOMEM;
+	LRETRY(c, n, listxattr(proc, few, sizeof(few)));
+	if (n < 0 && errno == ERANGE) {
+		list = much = malloc(P9_XATTR_MAX);
+		if (!much) {
+			return -P9_ENOMEM;
+		}
+		LRETRY(c, n, listxattr(proc, list, P9_XATTR_MAX));
 	}
-	LRETRY(c, n, listxattr(proc, list, P9_XATTR_MAX));
 	int rc = n < 0 ? (errno == ERANGE ? -P9_E2BIG : p9_err()) : (int)filter(r, list, n);
 	if (rc > 0 && out.iov_len > 0) {
 		if ((size_t)rc > out.iov_len) {
@@ -55,7 +59,7 @@ static int list_names(struct p9_caller *c, const struct lroot *r, const char *pr
 			memcpy(out.iov_base, list, (size_t)rc);
 		}
 	}
-	free(list);
+	free(much);
 	return rc;
 }
 
