@@ -209,6 +209,7 @@ static struct p9_poller *spin(struct p9_loop *loop, uint64_t until, bool *vain)
 			}
 			p9_spin_relax();
 		}
+		p9_spin_yield();
 		now = p9_spin_clock();
 		if (atomic_load_explicit(&loop->posted, memory_order_relaxed) ||
 		    (now - loop->looked >= EPOLL_EVERY && descriptors_have(loop, now))) {
