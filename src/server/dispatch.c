@@ -8,9 +8,10 @@
 #include <string.h>
 #include "server/internal.h"
 
-const struct p9_op *const p9_op_table[128] = {
 #define APART_MIN (256u * 1024)
+#define HELPER_MIN (512u * 1024) /* below, waking a thread costs more than it saves */
 
+const struct p9_op *const p9_op_table[128] = {
 #define P9_OP_ROW(lo) [P9_T##lo] = &p9_op_##lo,
 	P9_OP_LIST(P9_OP_ROW)
 };
@@ -233,6 +234,14 @@ static bool worth_a_thread(const struct p9_req *r)
 	return r->type == P9_Tread && p9_link_of(r->conn)->more && r->has_room && r->t.tread.count >= APART_MIN;
 }
 
+/* One that is alone, into a guest's memory: another thread copies half of it (op_io.c). */
+static bool worth_a_helper(const struct p9_req *r)
+{
+	const struct p9_link *l = p9_link_of(r->conn);
+	return r->type == P9_Tread && l->lasting && !l->more && r->vol && r->has_room &&
+	       r->t.tread.count >= HELPER_MIN && r->conn->srv->nshards > 1;
+}
+
 int p9_dispatch(struct p9_req *r)
 {
 	const struct p9_rule *d = &p9_rules[r->type];
@@ -259,6 +268,7 @@ int p9_dispatch(struct p9_req *r)
 		return 0;
 	}
 	r->apart = worth_a_thread(r);
+	r->helped = worth_a_helper(r);
 	if (r->vol && (r->apart || atomic_load_explicit(&r->vol->slow, memory_order_relaxed))) {
 		p9_req_submit(r);
 		return 0;

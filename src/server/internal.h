@@ -122,6 +122,7 @@ struct p9_req {
 	uint8_t state;
 	bool detached, holds, pure, want_new, dropped;
 	bool blocking; /* run may wait for the disk */
+	bool helped;   /* another thread takes half of it */
 	bool apart;    /* on a worker because it is large: the time it takes says nothing */
 	_Atomic bool cancel;
 	_Atomic(struct p9_thread *) thread;
