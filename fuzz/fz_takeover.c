@@ -126,7 +126,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	p9d_old_close(&old, false);
 	p9_unpack_fini(&u);
 	free(state);
-	FZ_CHECK(p9_server_conns(srv) == 0 && atomic_load(&srv->nfids) == 0, "connections or fids are left");
+	FZ_CHECK(p9_server_conns(srv) == 0 && p9_server_fids(srv) == 0, "connections or fids are left");
 	FZ_CHECK(count_descriptors() == before, "descriptors are left: %u, there were %u", count_descriptors(), before);
 	return 0;
 }

@@ -95,7 +95,7 @@ void fz_nothing_is_left(void)
 		nanosleep(&(struct timespec){ .tv_nsec = 20000 }, NULL);
 		FZ_CHECK(fz_now_ms() - begin < FZ_TIME_LIMIT, "%u connections are left", p9_server_conns(fz_srv));
 	}
-	unsigned fids = atomic_load(&fz_srv->nfids), waiters = atomic_load(&fz_srv->lock_waiters);
+	unsigned fids = p9_server_fids(fz_srv), waiters = atomic_load(&fz_srv->lock_waiters);
 	FZ_CHECK(fids == 0 && waiters == 0, "%u fids, %u lock waiters are left", fids, waiters);
 	if (runs++ % FD_CHECK_EVERY == 0) {
 		unsigned n = count_descriptors(false);

@@ -70,6 +70,8 @@ P9_MUST_USE int p9_server_accept(struct p9_server *srv, p9_link_make *make, int 
 				 const struct p9_peer *peer);
 /* Number of connections now. Any thread. */
 unsigned p9_server_conns(const struct p9_server *srv);
+/* Number of fids of all connections; it may lag behind by what is being done. Any thread. */
+unsigned p9_server_fids(const struct p9_server *srv);
 /* Prints counters and the latency histogram of every operation. Any thread. */
 void p9_server_stats(struct p9_server *srv, FILE *f);
 /* ---- handing over to another process (base/pack.h) ---- */

@@ -59,18 +59,25 @@ static double quantile(const struct p9_opstat *s, double q)
 	return 0;
 }
 
+unsigned p9_server_fids(const struct p9_server *srv)
+{
+	unsigned n = 0;
+	for (unsigned i = 0; i < srv->nshards; i++) {
+		n += atomic_load(&srv->shards[i].nfids);
+	}
+	return n;
+}
+
 void p9_server_stats(struct p9_server *srv, FILE *f)
 {
 	uint64_t accepted = 0;
-	unsigned fids = 0;
 	/* microseconds per tick, measured over the server's life */
 	double us = (double)(p9_now_ns() - srv->ns0) / (double)(p9_ticks() - srv->tick0 + 1) / 1000.0;
 	for (unsigned i = 0; i < srv->nshards; i++) {
 		accepted += srv->shards[i].accepted;
-		fids += srv->shards[i].nfids;
 	}
 	fprintf(f, "p9d: %u connections, %llu since the start; %u fids; %u threads\n", p9_server_conns(srv),
-		(unsigned long long)accepted, fids, atomic_load(&srv->crew.nthreads));
+		(unsigned long long)accepted, p9_server_fids(srv), atomic_load(&srv->crew.nthreads));
 	fprintf(f, "p9d: %-12s %12s %10s %10s %10s %10s %10s\n", "operation", "count", "errors", "mean us", "p50 us<",
 		"p99 us<", "p99.9 us<");
 	for (unsigned t = 0; t < 128; t++) {
