@@ -86,6 +86,30 @@ def rings_as_linux_cuts_them():
 
 
 @suite.test
+def rings_large_reads():
+    """Alone, with two threads at work on one, and several at once; any offset, and across the end of the file."""
+    big = DATA * 3
+    with Device() as s:
+        put(s.tree + "/big", big)
+        g = s.guest(1 << 20, mem=vu.Memory(vu.Region(64 << 20, vu.GUEST, vu.USER)))
+        f = g.open(0, "big")
+        most = (1 << 20) - 24
+        for offset, count in ((0, most), (1, most), (4095, 600000), (1000000, most), (len(big) - 600000, most), (len(big) - 1, most),
+                              (len(big), most), (len(big) + 5, most), (123457, 524288), (123457, 524287)):
+            equal(g.read(f, offset, count), big[offset:offset + count], f"{count} at {offset}")
+        for _ in range(20):
+            tags = g.batch([("read", f, 1000 * k, 900000) for k in range(4)])
+            for k, t in enumerate(tags):
+                equal(g.wait(t)[4:], big[1000 * k:1000 * k + 900000])
+        gone = g.open(0, "big")
+        os.unlink(s.tree + "/big")
+        equal(g.read(gone, 500, most), big[500:500 + most], "of a file without a name")
+        g.clunk(gone)
+        g.clunk(f)
+        works(g)
+
+
+@suite.test
 def rings_chains_of_1024_descriptors():
     with Device() as s:
         for num in (16, 1024):
