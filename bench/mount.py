@@ -112,10 +112,11 @@ def git_status(top):
 
 class Row:
     """memory: on a tmpfs, where the disk's journal would be most of what is measured. before: not timed, on the mount;
-    amount: operations or bytes, for the figure that is shown."""
+    amount: operations or bytes, for the figure that is shown. kernel: answered by the kernel alone, without a request to any
+    of the three, so that it has no targets."""
 
-    def __init__(self, name, run, amount, unit, memory=False, before=None):
-        self.name, self.run, self.amount, self.unit = name, run, amount, unit
+    def __init__(self, name, run, amount, unit, memory=False, before=None, kernel=False):
+        self.name, self.run, self.amount, self.unit, self.kernel = name, run, amount, unit, kernel
         self.memory, self.before = memory, before
         self.times = {n: [] for n in NAMES}
         self.cpu = {n: [] for n in NAMES}
@@ -124,7 +125,7 @@ class Row:
 
 ROWS = [
     Row("stat of 5,000 files, nothing cached", stat_all, FILES, "/s"),
-    Row("the same again, ten times", stat_again, FILES * AGAIN, "/s", before=stat_all),
+    Row("the same again, ten times", stat_again, FILES * AGAIN, "/s", before=stat_all, kernel=True),
     Row("ls -lR of 5,000 files", ls, FILES, "/s"),
     Row("create and unlink of empty files", create_unlink, FILES // 2, "/s", True),
     Row("rename", rename, FILES // 2, "/s", True, before=make_names),
@@ -271,6 +272,8 @@ def verdict(row):
     faster, slower = ratio(row, "sshfs", "p9 mount"), ratio(row, "p9 mount", "bindfs")
     if row.failed or faster is None or slower is None:
         return faster, slower, "failed"
+    if row.kernel:
+        return faster, slower, "the kernel alone"
     return faster, slower, "PASS" if faster >= AGAINST_SSHFS and slower <= AGAINST_BINDFS else "miss"
 
 
@@ -282,8 +285,8 @@ def make_table(rows, with_cpu=False):
     for row in rows:
         faster, slower, result = verdict(row)
         show = lambda v: f"{v:.2f}×" if v is not None else ""
-        cells = [row.name + (" (tmpfs)" if row.memory else ""), *(rate(row, n) for n in NAMES), show(faster), f"≥ {AGAINST_SSHFS:g}",
-                 show(slower), f"≤ {AGAINST_BINDFS:g}", result]
+        cells = [row.name + (" (tmpfs)" if row.memory else ""), *(rate(row, n) for n in NAMES), show(faster), "" if row.kernel else f"≥ {AGAINST_SSHFS:g}",
+                 show(slower), "" if row.kernel else f"≤ {AGAINST_BINDFS:g}", result]
         if with_cpu:
             cells += [f"{median(row.cpu[n]):.2f}" if median(row.cpu[n]) is not None else "" for n in NAMES]
         lines.append("| " + " | ".join(cells) + " |")
@@ -358,7 +361,7 @@ def main():
             mounts.stop()
     table = make_table(opt.rows, opt.cpu)
     print(table)
-    missed = sum(verdict(r)[2] != "PASS" for r in opt.rows)
+    missed = sum(verdict(r)[2] in ("miss", "failed") for r in opt.rows)
     if not (opt.no_write or opt.only or opt.p9_options or opt.without):
         fixture.write_results("mount", f"Measured {time.strftime('%Y-%m-%d')} on {fixture.machine()}; {opt.rounds} rounds.\n\n"
                               f"{table}\n")
