@@ -309,10 +309,15 @@ static void hold(struct p9_client *c, struct p9_flight *f, const struct p9_slot 
 		f->verdict = P9_VERDICT_ERROR;
 		f->ecode = s->flushes ? P9_ECANCELED : P9_ETIMEDOUT;
 	}
-	if ((f->type == P9_Tclunk || f->type == P9_Tremove) && p9_track_message(f, &t) >= 0) {
+	bool unheard_of =
+		f->type == P9_Tremove && f->verdict == P9_VERDICT_REPEAT; /* its fid is put up again, for it */
+	if ((f->type == P9_Tclunk || f->type == P9_Tremove) && !unheard_of && p9_track_message(f, &t) >= 0) {
 		struct p9_kept *k = p9_track_kept(r, t.tclunk.fid);
-		f->verdict = k && k->xwrite ? P9_VERDICT_UNSURE : f->verdict;
-		if (!k && f->verdict == P9_VERDICT_DONE) { /* what makes the fid goes out again, then this */
+		if (k && k->xwrite) {
+			f->verdict = P9_VERDICT_UNSURE;
+		} else if (k && f->verdict == P9_VERDICT_REPEAT) { /* never sent, and the fid has gone all the same */
+			f->verdict = P9_VERDICT_DONE;
+		} else if (!k && f->verdict == P9_VERDICT_DONE) { /* what makes the fid goes out again, then this */
 			f->verdict = P9_VERDICT_REPEAT;
 		}
 		p9_track_drop(r, t.tclunk.fid);

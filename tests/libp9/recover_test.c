@@ -455,6 +455,15 @@ static void in_order(void **state)
 /* ---- several threads while the server comes and goes ---- */
 static bool ending;
 
+/* Whether a call was right; says what came when it was not. */
+static uintptr_t wrong(const char *what, long long got, long long want)
+{
+	if (got != want) {
+		fprintf(stderr, "%s: %lld (%s), want %lld\n", what, got, p9_client_error(c), want);
+	}
+	return got != want;
+}
+
 static void *reader(void *arg)
 {
 	char buf[64];
@@ -462,16 +471,16 @@ static void *reader(void *arg)
 	while (!__atomic_load_n(&ending, __ATOMIC_RELAXED)) {
 		struct p9_fh *f;
 		struct p9_rgetattr st;
-		int rc = p9_open(c, "f", P9_O_RDONLY, &f);
-		if (rc < 0) {
+		if (wrong("open", p9_open(c, "f", P9_O_RDONLY, &f), 0)) {
 			bad++;
 			continue;
 		}
 		for (int i = 0; i < 20; i++) {
-			bad += p9_pread(f, buf, sizeof(buf), 0) != 7 || memcmp(buf, "content", 7) != 0;
-			bad += p9_stat(c, "f", &st) != 0;
+			long long n = p9_pread(f, buf, sizeof(buf), 0);
+			bad += wrong("read", n, 7) || wrong("content", memcmp(buf, "content", 7), 0);
+			bad += wrong("stat", p9_stat(c, "f", &st), 0);
 		}
-		bad += p9_close(f) != 0;
+		bad += wrong("close", p9_close(f), 0);
 	}
 	return (void *)bad;
 }
