@@ -5,9 +5,9 @@
  * step, work or the thread: wait (longer after each failure, with jitter), connect, Tversion, Tattach, and for each fid
  * that was in use Twalk, Tlopen with the old flags but those that make or cut a file, and Tlock. A fid that leads to
  * another file, or nowhere, or whose locks are taken, is stale: ESTALE to everything, without asking the server.
- * At last the requests that were set aside go out again, in order, when that can do no harm; the others are answered EIO.
- * Fids keep their numbers. Until then p9_client_send() has no room; it is as if the server were slow. resume.c has what
- * happens on the new link. The handle ends when the time for looking is over, or the server speaks nonsense or grants less.
+ * At last the requests that were set aside go out again, in order, when that can do no harm; others are answered EIO. Fids
+ * keep their numbers. Until then p9_client_send() has no room; it is as if the server were slow. The new link is resume.c's.
+ * The handle ends when the time for looking is over, or the server speaks nonsense or grants less.
  * Must stay true: each request gets one answer; a fid of the program's is free in the engine only after its Tclunk or Tremove
  * was answered; requests of our own are never handed out.
  */
@@ -29,8 +29,7 @@
 /* ---- life: a request of our own that is in flight when the handle ends ---- */
 static void unheard(struct p9_call *call, const struct p9_msg *reply)
 {
-	(void)call;
-	(void)reply;
+	(void)call, (void)reply;
 }
 
 struct p9_recover *p9_recover_new(struct p9_client *c, const char *addr, const struct p9_client_opts *o)
@@ -250,10 +249,8 @@ static bool idle_and_closed(struct p9_client *c)
 int p9_recover_submit(struct p9_client *c, struct p9_msg *msg, void *dst, struct p9_call *call)
 {
 	struct p9_recover *r = c->recover;
-	if (p9_recover_busy(c) || (c->engine.error && p9_recover_hope(c))) {
-		return -P9_EAGAIN;
-	}
-	if (!c->engine.error && idle_and_closed(c)) {
+	bool lost = c->engine.error ? p9_recover_hope(c) : !p9_recover_busy(c) && idle_and_closed(c);
+	if (p9_recover_busy(c) || lost) {
 		return -P9_EAGAIN;
 	}
 	int rc = c->engine.error ? 1 : p9_recover_refusal(r, msg);
@@ -303,23 +300,20 @@ static void hold(struct p9_client *c, struct p9_flight *f, const struct p9_slot 
 {
 	struct p9_recover *r = c->recover;
 	struct p9_msg t;
-	uint64_t begin = s->out_end - p9_get32(f->frame);
-	f->verdict = begin >= c->engine.sent ? P9_VERDICT_REPEAT : judge(f); /* what was never sent, has not happened */
+	bool sent = s->out_end - p9_get32(f->frame) < c->engine.sent; /* else it has not happened */
+	f->verdict = sent ? judge(f) : P9_VERDICT_REPEAT;
 	if (s->state == P9_SLOT_OVERDUE || s->flushes) {
 		f->verdict = P9_VERDICT_ERROR;
 		f->ecode = s->flushes ? P9_ECANCELED : P9_ETIMEDOUT;
 	}
-	bool unheard_of =
-		f->type == P9_Tremove && f->verdict == P9_VERDICT_REPEAT; /* its fid is put up again, for it */
-	if ((f->type == P9_Tclunk || f->type == P9_Tremove) && !unheard_of && p9_track_message(f, &t) >= 0) {
+	bool ends = f->type == P9_Tclunk || (f->type == P9_Tremove && f->verdict != P9_VERDICT_REPEAT);
+	if (ends && p9_track_message(f, &t) >= 0) { /* for a Tremove to be done its fid is put up again */
 		struct p9_kept *k = p9_track_kept(r, t.tclunk.fid);
-		if (k && k->xwrite) {
-			f->verdict = P9_VERDICT_UNSURE;
-		} else if (k && f->verdict == P9_VERDICT_REPEAT) { /* never sent, and the fid has gone all the same */
-			f->verdict = P9_VERDICT_DONE;
-		} else if (!k && f->verdict == P9_VERDICT_DONE) { /* what makes the fid goes out again, then this */
-			f->verdict = P9_VERDICT_REPEAT;
-		}
+		uint8_t v = f->verdict;
+		v = k && v == P9_VERDICT_REPEAT	 ? P9_VERDICT_DONE   /* never sent, and the fid has gone all the same */
+		    : !k && v == P9_VERDICT_DONE ? P9_VERDICT_REPEAT /* what makes the fid goes out again, then this */
+						 : v;
+		f->verdict = k && k->xwrite ? P9_VERDICT_UNSURE : v;
 		p9_track_drop(r, t.tclunk.fid);
 	}
 	unsigned at = r->nheld++;
