@@ -219,7 +219,7 @@ struct p9_mount {
 	unsigned lock_waits;
 	struct p9_spin spin;	  /* looking for replies before waiting for them */
 	struct p9_spin spin_asks; /* the same for the kernel's requests */
-	bool asked, looked;	  /* it has asked since, and was looked for in vain */
+	bool asked;		  /* it has asked since it was looked for */
 	bool ordered;		  /* the server keeps the order of requests on a fid */
 	bool older;		  /* it has no Tunlinkat and no Trenameat */
 	bool mounted, inited, no_security;

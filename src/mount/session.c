@@ -342,7 +342,6 @@ static bool look_for_requests(struct p9_mount *m)
 			p9_spin_missed(&m->spin_asks);
 		}
 		if (!seen) {
-			m->looked = m->spin_asks.since != 0;
 			break;
 		}
 		p9_spin_end(&m->spin_asks, true);
@@ -404,9 +403,8 @@ int p9_mount_run(struct p9_mount *m, void (*ready)(void *arg), void *arg)
 			break;
 		}
 		bool heard = v[2].revents || v[3].revents || k == 0;
-		if (m->looked) { /* in vain: how long it took tells when looking would have paid */
+		if (m->spin_asks.since) { /* looked in vain: how long it took tells when that would have paid */
 			p9_spin_end(&m->spin_asks, false);
-			m->looked = false;
 		}
 		if ((v[1].revents && !on_signal(m, sig)) || (v[0].revents && !take_requests(m))) {
 			break;

@@ -42,16 +42,13 @@ static void raise_descriptor_limit(void)
 static void widen_descriptor_table(void)
 {
 	struct rlimit rl;
-	int one = dup(STDERR_FILENO);
-	if (one >= 0 && getrlimit(RLIMIT_NOFILE, &rl) == 0) {
+	int last = -1;
+	if (getrlimit(RLIMIT_NOFILE, &rl) == 0) {
 		int most = rl.rlim_cur < DESCRIPTORS ? (int)rl.rlim_cur : DESCRIPTORS;
-		int last = fcntl(one, F_DUPFD_CLOEXEC, most - 1);
-		if (last >= 0) {
-			close(last);
-		}
+		last = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, most - 1);
 	}
-	if (one >= 0) {
-		close(one);
+	if (last >= 0) {
+		close(last);
 	}
 }
 

@@ -105,6 +105,11 @@ static inline bool lother_fs(const struct statx *st, uint32_t major, uint32_t mi
 {
 	return st->stx_dev_minor != minor || st->stx_dev_major != major;
 }
+/* The node in whose memory a descriptor is that is not alone. */
+static inline struct lnode *lnode_around(struct lfd *l)
+{
+	return (struct lnode *)((char *)l - offsetof(struct lnode, own));
+}
 void lnode_memory_put(struct lnode *n);
 int lstat_fd(int fd, struct statx *st);
 int lstat_name(int dirfd, const char *name, struct statx *st);

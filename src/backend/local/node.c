@@ -76,7 +76,7 @@ static struct lfd *roomy_fd(int fd, unsigned namelen)
 int lnode_new(struct lnode *from, struct lfd *self, const struct statx *st, struct p9_str name, struct lnode **out)
 {
 	bool room = self->home == LFD_ROOM;
-	struct lnode *n = room ? (struct lnode *)((char *)self - offsetof(struct lnode, own)) : node_memory(name.len);
+	struct lnode *n = room ? lnode_around(self) : node_memory(name.len);
 	if (!n) {
 		return -P9_ENOMEM;
 	}

@@ -48,7 +48,7 @@ int lfd_put(struct lfd *l)
 	if (l->home == LFD_ALONE) {
 		free(l);
 	} else {
-		lnode_memory_put((struct lnode *)((char *)l - offsetof(struct lnode, own)));
+		lnode_memory_put(lnode_around(l));
 	}
 	return rc;
 }
