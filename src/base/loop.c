@@ -17,7 +17,9 @@
 
 #define EPOLL_EVERY 50000u /* ns that descriptors may wait while pollers are busy */
 #define NEWS 2
-#define FEW 4 /* messages of a turn; of more, sleeping and being woken costs each next to nothing */
+#define FEW 4	 /* messages of a turn; of more, sleeping and being woken costs each next to nothing */
+#define STREAK 8 /* turns that were all for one descriptor: it is asked itself, without epoll */
+#define OTHERS 4 /* looks at it for each at the others */
 
 static uint64_t now_ms(void)
 {
@@ -86,6 +88,10 @@ void p9_loop_del(struct p9_loop *loop, struct p9_source *s)
 			loop->ev[i].data.ptr = NULL;
 		}
 	}
+	if (loop->last == s) {
+		loop->last = NULL;
+		loop->streak = 0;
+	}
 }
 
 static void ring(struct p9_loop *loop)
@@ -153,6 +159,8 @@ static int handle_events(struct p9_loop *loop)
 	while (loop->evi < loop->nev) {
 		struct epoll_event *e = &loop->ev[loop->evi++];
 		struct p9_source *s = e->data.ptr;
+		loop->streak = s && s == loop->last ? loop->streak + 1 : 0;
+		loop->last = s;
 		if (s && s->ready(s, e->events) == P9_LOST) {
 			return P9_LOST;
 		}
@@ -254,24 +262,41 @@ static bool descriptors_wait(struct p9_loop *loop)
 	return false;
 }
 
+/* Whether to ask the descriptor itself that all news came from lately, rather than epoll about all of them. */
+static bool asks_last(const struct p9_loop *loop, unsigned looks, uint64_t now)
+{
+	return loop->streak >= STREAK && loop->last->look && looks % OTHERS < OTHERS - 1 &&
+	       now - loop->looked < EPOLL_EVERY;
+}
+
 /* Looks at the descriptors for a while before sleeping: a peer that waits for each answer has its next request ready sooner
- * than a processor wakes from its sleep. Returns events that are there. */
+ * than a processor wakes from its sleep. Returns NEWS when some was dealt with, 0 when events may be there, P9_LOST. */
 static int look_at_descriptors(struct p9_loop *loop)
 {
-	uint64_t until = p9_spin_begin(&loop->idle);
-	int n = 0;
-	while (until && n <= 0) {
-		p9_spin_yield();
-		n = p9_sys_epoll_wait(loop->ep, loop->ev, P9_LOOP_EVENTS, 0);
-		if (n <= 0 && (atomic_load_explicit(&loop->posted, memory_order_relaxed) || p9_spin_clock() >= until)) {
-			p9_spin_missed(&loop->idle);
-			break;
+	uint64_t until = p9_spin_begin(&loop->idle), now = loop->idle.since;
+	for (unsigned looks = 0; until; looks++) {
+		struct p9_source *last = loop->last; /* its look may find that it has ended */
+		if (!asks_last(loop, looks, now)) {
+			int n = p9_sys_epoll_wait(loop->ep, loop->ev, P9_LOOP_EVENTS, 0);
+			loop->looked = now;
+			loop->nev = n > 0 ? n : 0;
+		} else if (last->look(last)) {
+			p9_spin_end(&loop->idle, true);
+			loop->now = now_ms();
+			return last->ready(last, EPOLLIN) == P9_LOST ? P9_LOST : NEWS;
 		}
+		if (loop->nev > 0) {
+			p9_spin_end(&loop->idle, true);
+			return 0;
+		}
+		if (now >= until || atomic_load_explicit(&loop->posted, memory_order_relaxed)) {
+			p9_spin_missed(&loop->idle);
+			return 0;
+		}
+		p9_spin_yield();
+		now = p9_spin_clock();
 	}
-	if (n > 0) {
-		p9_spin_end(&loop->idle, true);
-	}
-	return n > 0 ? n : 0;
+	return 0;
 }
 
 void p9_loop_run(struct p9_loop *loop, struct p9_thread *self)
@@ -299,6 +324,8 @@ void p9_loop_run(struct p9_loop *loop, struct p9_thread *self)
 		if (loop->after && loop->after(loop) == P9_LOST) {
 			return;
 		}
+		loop->few = loop->batch > 0 ? loop->batch <= FEW : loop->few;
+		loop->batch = 0;
 		int timeout = p9_timers_left(&loop->timers, loop->now); /* what `after` did may have set some */
 		int news = loop->pollers && timeout != 0 ? look_at_pollers(loop) : 0;
 		if (news == P9_LOST) {
@@ -309,10 +336,16 @@ void p9_loop_run(struct p9_loop *loop, struct p9_thread *self)
 			continue;
 		}
 		bool alone = !loop->pollers && !loop->spin.since && news == 0 && timeout != 0;
-		bool soon = loop->looks && loop->batch > 0 && loop->batch <= FEW;
-		loop->nev = alone && soon ? look_at_descriptors(loop) : 0;
+		if (alone && loop->looks && loop->few) {
+			int found = look_at_descriptors(loop);
+			if (found == P9_LOST) {
+				return;
+			}
+			if (found == NEWS) {
+				continue;
+			}
+		}
 		loop->nev = loop->nev ? loop->nev : wait(loop, news == NEWS ? 0 : timeout);
-		loop->batch = 0;
 		loop->now = now_ms();
 		if (loop->idle.since) {
 			p9_spin_end(&loop->idle, false);

@@ -19,6 +19,8 @@ struct p9_source {
 	int fd;
 	/* Called with epoll bits. Returns 0 or P9_LOST. */
 	int (*ready)(struct p9_source *s, uint32_t events);
+	/* May be NULL. Takes in what has come, without waiting and without acting on it. Returns whether ready() has to be called for it. */
+	bool (*look)(struct p9_source *s);
 };
 
 /* What can have news without a descriptor's saying so: a ring in shared memory. A system call to sleep and one to be woken
@@ -54,10 +56,13 @@ struct p9_loop {
 	struct p9_source bell_source;
 	struct p9_poller *pollers;
 	struct p9_spin spin;
-	struct p9_spin idle; /* the same for descriptors */
-	bool looks;	     /* at descriptors before it sleeps */
-	unsigned batch;	     /* messages since the last wait; counted by who takes them in */
-	uint64_t looked;     /* ns: the last epoll_wait(2) while they have news all the time */
+	struct p9_spin idle;	/* the same for descriptors */
+	bool looks;		/* at descriptors before it sleeps */
+	bool few;		/* the last messages came by twos and threes */
+	unsigned batch;		/* messages since the last wait; counted by who takes them in */
+	struct p9_source *last; /* whose news the last `streak` turns were */
+	unsigned streak;
+	uint64_t looked; /* ns: the last epoll_wait(2) while they have news all the time */
 	/* Set by the owner: goes on after the loop was taken over in the middle of a call. Returns 0 or P9_LOST. */
 	int (*on_stolen)(struct p9_loop *loop);
 	/* Set by the owner: work that posted jobs and timers have left to do. Returns 0 or P9_LOST. */

@@ -461,6 +461,7 @@ int p9d_config_read(struct p9d_config *c, int argc, char **argv)
 	c->server.workers = 64;
 	c->server.conns = P9_CONNS_MAX;
 	c->server.lock_wait = 30;
+	c->server.look_us = 100;
 	c->socket_mode = 0600;
 	if (asks_for_capabilities(argc, argv)) {
 		c->capabilities = true;

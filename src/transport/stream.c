@@ -24,6 +24,8 @@
 
 #define PEEK 4096u	       /* read size when a large message is expected */
 #define FLUSH_AT (256u * 1024) /* send in the middle of a batch when this much waits */
+#define LATE_EVERY 8	       /* messages, then it is looked */
+#define LATE_NS 40000	       /* whether replies have waited that long: the peer may go on with them meanwhile */
 #define READS_PER_TURN 8       /* then the other connections have theirs */
 
 #define STREAM(l) ((struct p9_stream *)(l))
@@ -216,11 +218,21 @@ static void rest(struct p9_stream *s)
 	s->rx_pos = s->rx_end = 0;
 }
 
+static bool late(const struct p9_stream *s, uint64_t *since)
+{
+	uint64_t now = p9_spin_clock();
+	bool is = s->link.queued > 0 && now - *since > LATE_NS;
+	*since = is ? now : *since;
+	return is;
+}
+
 /* The messages that are there, until as many replies wait as may. Returns 0 or P9_LOST. */
 static int take_frames(struct p9_link *l)
 {
 	struct p9_stream *s = STREAM(l);
 	struct p9_frame f;
+	uint64_t since = p9_spin_clock();
+	unsigned taken = 0;
 	s->link.busy = true;
 	while (!l->broken && !l->user->full(l) && s->rx && next_frame(s, &f)) {
 		s->partial_at = 0;
@@ -231,7 +243,7 @@ static int take_frames(struct p9_link *l)
 		if (rc < 0) {
 			p9_stream_flush(l);
 			p9_stream_end(s, rc, "protocol error");
-		} else if (l->queued > FLUSH_AT || l->user->full(l)) {
+		} else if (l->queued > FLUSH_AT || l->user->full(l) || (++taken % LATE_EVERY == 0 && late(s, &since))) {
 			p9_stream_flush(
 				l); /* what is full only until it is sent must not end the batch: nobody would go on */
 		}
@@ -274,11 +286,26 @@ static int process(struct p9_link *l)
 	return rc;
 }
 
+/* A read for the loop that looks before it sleeps: an end is news as well. */
+static bool in_look(struct p9_source *src)
+{
+	struct p9_stream *s = (struct p9_stream *)((char *)src - offsetof(struct p9_stream, in));
+	if (s->link.broken || !s->link.reading) {
+		return false;
+	}
+	s->looked = fill(s);
+	if (s->looked == 0) {
+		rest(s); /* a buffer that nothing came into */
+	}
+	return s->looked != 0;
+}
+
 /* Reads and works until the socket is empty, for a few rounds. */
 static int read_on(struct p9_stream *s)
 {
 	for (int i = 0; i < READS_PER_TURN; i++) {
-		ssize_t n = fill(s);
+		ssize_t n = s->looked ? s->looked : fill(s);
+		s->looked = 0;
 		if (n < 0 || (n == 0 && !s->more)) {
 			return 0;
 		}
@@ -407,7 +434,7 @@ struct p9_link *p9_stream_make(struct p9_loop *loop, int in, int out, const stru
 	s->link.ops = io->sendfile ? &ops_file : &ops_copy;
 	s->loop = loop;
 	s->io = io;
-	s->in = (struct p9_source){ in, in_ready };
+	s->in = (struct p9_source){ in, in_ready, in_look };
 	s->out = (struct p9_source){ out, out_ready };
 	s->timer.fire = on_timer;
 	return &s->link;

@@ -24,8 +24,9 @@ struct p9_stream {
 	bool bulk;     /* the last message was large: the next read looks at its head only */
 	bool want_out; /* the socket is full */
 	/* reads are edge-triggered, so what is left unread must be remembered: */
-	bool hup;  /* the peer has closed its end: read until that shows */
-	bool more; /* the last read took all it asked for, there may be more */
+	bool hup;	/* the peer has closed its end: read until that shows */
+	bool more;	/* the last read took all it asked for, there may be more */
+	ssize_t looked; /* what the loop's look has read, for the next read_on() */
 	struct p9_seg *head, *tail, *spare;
 	struct p9_buf *chunk; /* where the next reply goes: chunk_len.. is free */
 	uint32_t chunk_len;

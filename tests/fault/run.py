@@ -95,8 +95,9 @@ class Server:
         self.control.disarm()
         limit = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (self.limit, self.limit))) if self.limit else None
         with open(self.log, "wb") as log:
+            # --poll 0: looks are system calls, and as many as there is time for
             self.process = subprocess.Popen(
-                [self.p9d, "--loops", "1", "--log", "error", "--lock-wait", "5", "-l", "unix:" + self.sock,
+                [self.p9d, "--loops", "1", "--poll", "0", "--log", "error", "--lock-wait", "5", "-l", "unix:" + self.sock,
                  "-e", "main=" + self.root + ",squash=none,checks=server", *self.options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, preexec_fn=limit)
         deadline = time.monotonic() + 60

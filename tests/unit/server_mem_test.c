@@ -28,6 +28,27 @@ static size_t hello(void *arg, char *buf, size_t cap)
 	return 5;
 }
 
+enum { OPENS = 24 };
+static struct p9_mem *peer_end;
+static _Atomic unsigned opened;
+static _Atomic bool early; /* a reply was there before the last request had been worked on */
+
+/* A file that takes its time, and looks at what the peer has got meanwhile. */
+static size_t slow(void *arg, char *buf, size_t cap)
+{
+	(void)arg;
+	(void)cap;
+	uint8_t byte;
+	for (uint64_t end = p9_spin_clock() + 60000; p9_spin_clock() < end;) {
+	}
+	if (opened + 1 == OPENS) {
+		early = p9_mem_get(peer_end, &byte, 1) == 1;
+	}
+	opened++;
+	memcpy(buf, "slow", 4);
+	return 4;
+}
+
 static int begin(void **state)
 {
 	static struct world w;
@@ -37,6 +58,7 @@ static int begin(void **state)
 	assert_int_equal(p9_synth_new(&w.tree), 0);
 	assert_int_equal(p9_synth_file(w.tree, "dir/file", hello, NULL), 0);
 	assert_int_equal(p9_synth_file(w.tree, "dir/file", hello, NULL), -P9_EEXIST);
+	assert_int_equal(p9_synth_file(w.tree, "slow", slow, NULL), 0);
 	assert_int_equal(p9_server_new(&conf, &w.srv), 0);
 	struct p9_export_config ex = { .name = "tree", .backend = &p9_synth, .root = w.tree, .ro = true };
 	assert_int_equal(p9_server_export(w.srv, &ex), 0);
@@ -129,8 +151,8 @@ static void a_directory(void **state)
 	call(w, &(struct p9_msg){ P9_Tlopen, 3, .tlopen = { 0, P9_O_RDONLY } }, &r, buf);
 	call(w, &(struct p9_msg){ P9_Treaddir, 4, .treaddir = { 0, 0, 4000 } }, &r, buf);
 	assert_int_equal(r.type, P9_Rreaddir);
-	const char *const names[] = { ".", "..", "dir" };
-	for (int i = 0; i < 3; i++) {
+	const char *const names[] = { ".", "..", "dir", "slow" };
+	for (int i = 0; i < 4; i++) {
 		assert_int_equal(p9_wire_dirent_get(&r.rreaddir.data, &pos, &e), 1);
 		assert_int_equal(e.name.len, strlen(names[i]));
 		assert_memory_equal(e.name.s, names[i], e.name.len);
@@ -138,6 +160,27 @@ static void a_directory(void **state)
 	assert_int_equal(p9_wire_dirent_get(&r.rreaddir.data, &pos, &e), 0);
 	call(w, &(struct p9_msg){ P9_Treaddir, 5, .treaddir = { 0, 0, 20 } }, &r, buf);
 	assert_int_equal(r.rlerror.ecode, P9_EINVAL);
+}
+
+/* The replies to many requests that came together do not wait for the last of them. */
+static void replies_leave_between_requests(void **state)
+{
+	struct world *w = *state;
+	static uint8_t buf[QUEUE], many[QUEUE];
+	size_t n = 0;
+	attach(w, buf);
+	peer_end = w->mem;
+	for (uint16_t i = 0; i < OPENS; i++) {
+		struct p9_msg walk = { P9_Twalk, (uint16_t)(2 * i), .twalk = { 0, 1u + i, { 1, { { "slow", 4 } } } } };
+		struct p9_msg open = { P9_Tlopen, (uint16_t)(2 * i + 1), .tlopen = { 1u + i, P9_O_RDONLY } };
+		n += (size_t)p9_wire_encode(many + n, QUEUE - n, &walk);
+		n += (size_t)p9_wire_encode(many + n, QUEUE - n, &open);
+	}
+	assert_int_equal(p9_mem_put(w->mem, many, n), n);
+	while (opened < OPENS) {
+		nap();
+	}
+	assert_true(early);
 }
 
 static void bad_framing_ends_the_link(void **state)
@@ -206,6 +249,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_conversation, begin, finish),
 		cmocka_unit_test_setup_teardown(a_directory, begin, finish),
+		cmocka_unit_test_setup_teardown(replies_leave_between_requests, begin, finish),
 		cmocka_unit_test_setup_teardown(bad_framing_ends_the_link, begin, finish),
 		cmocka_unit_test_setup_teardown(stand_still, begin, finish),
 	};
