@@ -51,7 +51,12 @@ struct p9_client_opts {
 	uint16_t depth;	       /* requests in flight; 0 for 64 */
 	uint32_t reconnect_ms; /* how long to look for a server that was lost, see below; 0: not at all */
 	int timeout_ms; /* how long the server may be silent while requests wait; past it the link ends; 0 for ever */
+	/* Most microseconds that a call, or the library's thread, looks for a reply over a socket before it sleeps until one
+	 * comes; 0: 100, P9_CLIENT_SLEEP: not at all. A server on this machine often answers sooner than a process is put to
+	 * sleep and woken. Who looks in vain does so less often; with one processor nobody looks. */
+	uint32_t look_us;
 };
+#define P9_CLIENT_SLEEP UINT32_MAX
 
 /* ---- life ---- */
 /* A handle that is not connected, or NULL without memory. */
@@ -101,6 +106,12 @@ P9_MUST_USE int p9_client_work(struct p9_client *c);
 /* What to wait for before the next p9_client_work(): fills one or two places of v, returns how many, and sets
  * *timeout_ms as for poll(2): 0 when there is work already, -1 when time does not matter. */
 unsigned p9_client_poll(struct p9_client *c, struct pollfd v[2], int *timeout_ms);
+/* Another place for the payload of a Tread or Treaddir in flight, as long as nothing of it has come; the old one is the
+ * caller's again. Who reads with several requests in flight and looks at one answer after the other needs the memory of one
+ * in a processor's cache: have the next come to where the last was. From a callback, or between steps without a thread.
+ * -P9_EBUSY when some of it has come, -P9_EINVAL when the call is not in flight, -P9_EOPNOTSUPP over vhost-user, where the
+ * device has been told already. */
+P9_MUST_USE int p9_client_redirect(struct p9_client *c, struct p9_call *call, void *dst);
 /* Asks the server to give a request up (Tflush). Its callback still runs, from step, work or the thread: with the
  * reply, if that was faster, or with an Rlerror of ECANCELED. -P9_EINVAL when the call is not in flight; -P9_EAGAIN
  * without room. */

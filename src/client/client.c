@@ -157,6 +157,7 @@ static int begin(struct p9_client *c, const struct p9_client_opts *o)
 	if (rc < 0) {
 		return rc;
 	}
+	p9_client_look_for(c, o->look_us);
 	c->timeout_ms = o->timeout_ms && o->timeout_ms < HANDSHAKE_MS ? o->timeout_ms : HANDSHAKE_MS;
 	struct p9_msg t = { .type = P9_Tversion,
 			    .tversion = { .msize = c->engine.msize, .version = p9_client_str("9P2000.L") } };

@@ -4,6 +4,7 @@
 #define P9_CLIENT_INTERNAL_H
 #include <pthread.h>
 #include <string.h>
+#include "base/spin.h"
 #include "engine/engine.h"
 #include "p9/client.h"
 
@@ -45,6 +46,8 @@ struct p9_client {
 	struct p9_qid root_qid;
 	uint32_t msize;	      /* the session's, for as long as the handle is connected */
 	unsigned npatient;    /* requests in flight whose waiting does not count as the server's silence */
+	bool looks;	      /* for a reply before sleeping */
+	struct p9_spin spin;  /* how long */
 	uint64_t heard;	      /* ms: when bytes last came, or something began to be waited for */
 	pthread_mutex_t lock; /* recursive; taken only when there is a thread */
 	pthread_cond_t news;  /* callbacks have run */
@@ -67,6 +70,13 @@ enum { P9_PULL_NONE, P9_PULL_SOME, P9_PULL_FULL };
 /* Receives once; `wait` may only be asked of a socket. Returns P9_PULL_NONE with errno EINTR or EAGAIN, P9_PULL_SOME
  * when all that was there has come, P9_PULL_FULL when there may be more, or the link's error. */
 P9_MUST_USE int p9_client_pull(struct p9_client *c, bool wait);
+/* For how long to look before sleeping, as the handle's options have it. */
+void p9_client_look_for(struct p9_client *c, uint32_t us);
+/* Looks for bytes at the socket for a while. Returns as p9_client_pull(), 0: it is time to sleep, then p9_client_slept(). */
+P9_MUST_USE int p9_client_look(struct p9_client *c);
+/* The same without taking anything: whether one of v has something. */
+bool p9_client_look_at(struct p9_client *c, struct pollfd *v, unsigned n);
+void p9_client_slept(struct p9_client *c);
 /* vhost.c */
 struct p9_addr;
 struct p9_client_front_conf {

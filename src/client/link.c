@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* link.c - the engine's bytes over two descriptors, or by another carrier (vhost.c).
+/* link.c - the engine's bytes over two descriptors, or by another carrier (vhost.c); and how they are waited for.
  *
  * Called by requests.c, which also does the waiting. Never blocks in a write: a server that has filled our socket
  * with replies may itself be waiting for us to read. Payload goes from the caller's memory to the socket, and from the
@@ -7,11 +7,12 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
 #include "base/hosterr.h"
-#include "client/internal.h"
+#include "client/recover.h"
 
 #define PIECES 64
 
@@ -136,4 +137,92 @@ int p9_client_push(struct p9_client *c)
 int p9_client_pull(struct p9_client *c, bool wait)
 {
 	return c->carrier->pull(c, wait);
+}
+
+void *p9_client_buffer(struct p9_client *c, size_t n)
+{
+	p9_client_enter(c);
+	void *p = c->carrier && c->carrier->buffer ? c->carrier->buffer(c, n) : NULL;
+	p9_client_leave(c);
+	return p ? p : malloc(n ? n : 1);
+}
+
+void p9_client_buffer_free(struct p9_client *c, void *p)
+{
+	p9_client_enter(c);
+	bool theirs = p && c->carrier && c->carrier->put_buffer && c->carrier->put_buffer(c, p);
+	p9_client_leave(c);
+	if (!theirs) {
+		free(p);
+	}
+}
+
+int p9_client_redirect(struct p9_client *c, struct p9_call *call, void *dst)
+{
+	if (!c->carrier) {
+		return -P9_EINVAL;
+	}
+	if (c->carrier != &p9_client_descriptors) {
+		return -P9_EOPNOTSUPP;
+	}
+	p9_client_enter(c);
+	bool mine = call->tag < c->engine.ntags && c->engine.slots[call->tag].user == call;
+	int rc = mine ? p9_engine_redirect(&c->engine, call->tag, dst) : -P9_EINVAL;
+	if (rc == 0 && c->recover) {
+		c->recover->flights[call->tag].dst = dst;
+	}
+	p9_client_leave(c);
+	return rc;
+}
+
+/* ---- looking before sleeping (base/spin.h) ---- */
+#define LOOK_US 100
+
+void p9_client_look_for(struct p9_client *c, uint32_t us)
+{
+	us = us ? us : LOOK_US;
+	c->looks = us != P9_CLIENT_SLEEP && p9_spin_worth();
+	c->spin.most = us < UINT32_MAX / 1000 ? us * 1000 : UINT32_MAX;
+}
+
+int p9_client_look(struct p9_client *c)
+{
+	uint64_t until = c->looks ? p9_spin_begin(&c->spin) : 0;
+	while (until) {
+		int got = p9_client_pull(c, false);
+		if (got != 0) {
+			p9_spin_end(&c->spin, true);
+			return got;
+		}
+		if (p9_spin_clock() >= until) {
+			p9_spin_missed(&c->spin);
+			return 0;
+		}
+		p9_spin_yield();
+	}
+	return 0;
+}
+
+bool p9_client_look_at(struct p9_client *c, struct pollfd *v, unsigned n)
+{
+	uint64_t until = c->looks ? p9_spin_begin(&c->spin) : 0;
+	while (until) {
+		if (poll(v, n, 0) > 0) {
+			p9_spin_end(&c->spin, true);
+			return true;
+		}
+		if (p9_spin_clock() >= until) {
+			p9_spin_missed(&c->spin);
+			return false;
+		}
+		p9_spin_yield();
+	}
+	return false;
+}
+
+void p9_client_slept(struct p9_client *c)
+{
+	if (c->spin.since) {
+		p9_spin_end(&c->spin, false);
+	}
 }

@@ -19,6 +19,7 @@
 
 #define GRACE_MS 5000 /* how long a server may be silent after a request's deadline before the link counts as lost */
 #define PULLS_MAX 8   /* at once, so that a fast server does not keep p9_client_work() for ever */
+#define LONG_NS 25000 /* that callbacks may take before what they have sent goes out */
 
 uint64_t p9_client_now(void)
 {
@@ -186,13 +187,23 @@ static int take(struct p9_client *c, struct p9_reply *r)
 	return rc;
 }
 
-/* Runs the callbacks of all replies that are there. Returns how many, or the link's error after the last of all. */
+/* Runs the callbacks of all replies that are there. Returns how many, or the link's error after the last of all. Callbacks
+ * that take long, with files of their own to write, shall not keep what they have sent from the server meanwhile. */
 static int dispatch(struct p9_client *c)
 {
 	struct p9_reply r;
 	int ran = 0, rc;
+	uint64_t sent = 0;
 	while ((rc = take(c, &r)) > 0) {
 		struct p9_call *call = r.user;
+		uint64_t now = p9_spin_clock();
+		if (sent && now - sent > LONG_NS && !offline(c)) {
+			p9_client_enter(c);
+			(void)!p9_client_push(c); /* an error comes with the next reply to be taken */
+			p9_client_leave(c);
+			sent = now;
+		}
+		sent = sent ? sent : now;
 		call->done(call, &r.msg);
 		ran++;
 	}
@@ -251,13 +262,17 @@ static unsigned what_to_poll(struct p9_client *c, struct pollfd v[2], bool out, 
 	return c->carrier->watch(c, v, out, now);
 }
 
-static int pull_and_note(struct p9_client *c)
+static int note(struct p9_client *c, int got)
 {
-	int got = p9_client_pull(c, false);
 	if (got > 0 && c->timeout_ms) {
 		c->heard = p9_client_now();
 	}
 	return got;
+}
+
+static int pull_and_note(struct p9_client *c)
+{
+	return note(c, p9_client_pull(c, false));
 }
 
 /* Sends and receives what can be now. Returns whether anything came, or the link's error. */
@@ -298,8 +313,13 @@ static int exchange(struct p9_client *c)
 	if (offline(c)) {
 		return wait_once(c, ms);
 	}
+	int got = sent == P9_PUSH_ALL && c->in_socket ? p9_client_look(c) : 0;
+	if (got != 0) {
+		return note(c, got) < 0 ? got : 1;
+	}
 	if (sent == P9_PUSH_ALL && ms < 0 && c->in_socket) {
-		int got = p9_client_pull(c, true);
+		got = p9_client_pull(c, true);
+		p9_client_slept(c);
 		if (got != 0 || errno == EINTR) {
 			return got;
 		}
@@ -307,7 +327,8 @@ static int exchange(struct p9_client *c)
 	if (sent != P9_PUSH_CLOSED && !wait_once(c, ms)) {
 		return 0;
 	}
-	int got = pull_and_note(c);
+	p9_client_slept(c);
+	got = pull_and_note(c);
 	if (got == 0 && sent == P9_PUSH_CLOSED) {
 		return p9_engine_fail(&c->engine, P9_EPIPE, "the server closed the connection");
 	}
@@ -487,7 +508,10 @@ static void thread_wait(struct p9_client *c, int ms, bool out)
 	unsigned n = what_to_poll(c, v, out, &now);
 	ms = now ? 0 : ms;
 	v[n] = (struct pollfd){ .fd = c->bell, .events = POLLIN };
-	poll(v, n + 1, ms);
+	if (ms == 0 || !p9_client_pending(c) || !p9_client_look_at(c, v, n + 1)) {
+		poll(v, n + 1, ms);
+		p9_client_slept(c);
+	}
 	uint64_t count;
 	if ((v[n].revents & POLLIN) && read(c->bell, &count, sizeof(count)) < 0) {
 		return; /* somebody rang in vain */
@@ -547,24 +571,6 @@ int p9_client_thread(struct p9_client *c)
 		return p9_client_set_error(c, p9_hosterr(e));
 	}
 	return 0;
-}
-
-void *p9_client_buffer(struct p9_client *c, size_t n)
-{
-	p9_client_enter(c);
-	void *p = c->carrier && c->carrier->buffer ? c->carrier->buffer(c, n) : NULL;
-	p9_client_leave(c);
-	return p ? p : malloc(n ? n : 1);
-}
-
-void p9_client_buffer_free(struct p9_client *c, void *p)
-{
-	p9_client_enter(c);
-	bool theirs = p && c->carrier && c->carrier->put_buffer && c->carrier->put_buffer(c, p);
-	p9_client_leave(c);
-	if (!theirs) {
-		free(p);
-	}
 }
 
 void p9_client_thread_end(struct p9_client *c)

@@ -118,6 +118,9 @@ unsigned p9_engine_pending(const struct p9_engine *e);
  * Returns the tag; -P9_EAGAIN when every tag is in use or heads fill the output buffer; -P9_EMSGSIZE for a message
  * above msize, or whose reply could be; -P9_EINVAL for what the engine does not send; or the link's error. */
 P9_MUST_USE int p9_engine_submit(struct p9_engine *e, struct p9_msg *msg, void *dst, void *user);
+/* Another place for the payload of a Tread or Treaddir in flight, as long as nothing of it has come: the memory that was used
+ * last is the memory that is still in a cache. -P9_EBUSY when something has, -P9_EINVAL when the tag is no such request's. */
+P9_MUST_USE int p9_engine_redirect(struct p9_engine *e, uint16_t tag, void *dst);
 /* Cancels a request: Tflush. Its own reply carries `user`; with `user` NULL it is handed to nobody. Until then the tag
  * is not used again. Returns as p9_engine_submit(), or -P9_EINVAL when the tag is not in flight. */
 P9_MUST_USE int p9_engine_flush(struct p9_engine *e, uint16_t tag, void *user);

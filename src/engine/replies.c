@@ -186,6 +186,11 @@ static int next_bulk(struct p9_engine *e, struct p9_reply *out)
 	return finish(e, s, out);
 }
 
+static bool is_bulk(uint8_t type)
+{
+	return type == P9_Rread || type == P9_Rreaddir;
+}
+
 /* The head of a bulk reply is there: check it, move what came of the payload, and let the rest come. */
 static int begin_bulk(struct p9_engine *e, struct p9_slot *s, uint32_t size, uint32_t have)
 {
@@ -214,9 +219,17 @@ static int begin_bulk(struct p9_engine *e, struct p9_slot *s, uint32_t size, uin
 	return 1;
 }
 
-static bool is_bulk(uint8_t type)
+int p9_engine_redirect(struct p9_engine *e, uint16_t tag, void *dst)
 {
-	return type == P9_Rread || type == P9_Rreaddir;
+	struct p9_slot *s = tag < e->ntags ? &e->slots[tag] : NULL;
+	if (!s || !dst || s->state != P9_SLOT_SENT || s->quiet || !is_bulk((uint8_t)(s->type + 1))) {
+		return -P9_EINVAL;
+	}
+	if (s == e->bulk) {
+		return -P9_EBUSY;
+	}
+	s->dst = dst;
+	return 0;
 }
 
 /* A whole frame of any other type. */

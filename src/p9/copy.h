@@ -10,7 +10,7 @@
 #include "p9/tree.h"
 
 enum {
-	P9_COPY_CHUNK = 1024 * 1024,	 /* bytes of one request */
+	P9_COPY_CHUNK = 512 * 1024,	 /* bytes of one request */
 	P9_COPY_BYTES = 8 * 1024 * 1024, /* of buffers, for all files together */
 	P9_COPY_BUFFERS = 16		 /* buffers of P9_COPY_CHUNK that are kept */
 };

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include "base/spin.h"
 #include "p9/client.h"
 #include "p9/server.h"
 #include "p9/synth.h"
@@ -30,7 +31,7 @@ static size_t hello(void *arg, char *buf, size_t cap)
 
 static int begin(void **state)
 {
-	struct p9_server_config conf = { .msize = 65536, .loops = 1, .workers = 4, .conns = 16 };
+	struct p9_server_config conf = { .msize = 65536, .loops = 1, .workers = 4, .conns = 16, .look_us = 100 };
 	assert_int_equal(p9_synth_new(&tree), 0);
 	assert_int_equal(p9_synth_file(tree, "dir/file", hello, NULL), 0);
 	assert_int_equal(p9_server_new(&conf, &srv), 0);
@@ -48,17 +49,21 @@ static int end(void **state)
 	return 0;
 }
 
-static struct p9_client *dial(int timeout_ms)
+static struct p9_client *dial_as(const struct p9_client_opts *opts)
 {
 	int sv[2];
 	struct p9_peer peer = { .kind = P9_PEER_FD, .text = "pair" };
-	struct p9_client_opts opts = { .uid = 0, .timeout_ms = timeout_ms };
 	struct p9_client *c = p9_client_new();
 	assert_non_null(c);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sv), 0);
 	assert_int_equal(p9_server_accept(srv, p9_stream_unix_make, sv[0], sv[0], &peer), 0);
-	assert_int_equal(p9_client_start(c, sv[1], sv[1], true, &opts), 0);
+	assert_int_equal(p9_client_start(c, sv[1], sv[1], true, opts), 0);
 	return c;
+}
+
+static struct p9_client *dial(int timeout_ms)
+{
+	return dial_as(&(struct p9_client_opts){ .uid = 0, .timeout_ms = timeout_ms });
 }
 
 static void look_at_file(struct p9_client *c)
@@ -84,6 +89,19 @@ static void sync_calls(void **state)
 	}
 	assert_int_equal(p9_client_pending(c), 0);
 	p9_client_free(c);
+}
+
+/* Who looks for replies, who sleeps, and who looks for longer than a reply takes get the same. */
+static void looking_or_sleeping(void **state)
+{
+	static const uint32_t us[] = { P9_CLIENT_SLEEP, 1, 1000000 };
+	for (int k = 0; k < 3; k++) {
+		struct p9_client *c = dial_as(&(struct p9_client_opts){ .uid = 0, .look_us = us[k] });
+		for (int i = 0; i < ROUNDS; i++) {
+			look_at_file(c);
+		}
+		p9_client_free(c);
+	}
 }
 
 static void *one_thread(void *arg)
@@ -255,6 +273,108 @@ static void the_link_ends_under_threads(void **state)
 	p9_client_free(c);
 }
 
+static bool has_bytes(int fd)
+{
+	char byte;
+	return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
+}
+
+struct chain {
+	struct tally t;
+	int peer;
+	bool last, seen;
+};
+
+/* Takes its time, and sends another. */
+static void work_long(struct p9_call *call, const struct p9_msg *reply)
+{
+	struct chain *k = (struct chain *)call;
+	k->seen = k->last && has_bytes(k->peer);
+	for (uint64_t end = p9_spin_clock() + 60000; p9_spin_clock() < end;) {
+	}
+	count(call, reply);
+}
+
+/* What one callback sends does not wait until all of them have run. */
+static void requests_leave_between_callbacks(void **state)
+{
+	enum { N = 8 };
+	struct p9_client *c = p9_client_new();
+	struct p9_client_opts opts = { .uid = 0 };
+	static struct chain k[N];
+	unsigned done = 0, failed = 0;
+	uint8_t bytes[4096];
+	size_t n = 0;
+	int peer = silent_peer(c, &opts);
+	for (int i = 0; i < N; i++) {
+		k[i] = (struct chain){ .peer = peer, .last = i == N - 1 };
+		send_some(c, &k[i].t, 1, &done, &failed);
+		k[i].t.call.done = work_long;
+		k[i].t.again = true;
+	}
+	assert_int_equal(p9_client_work(c), 0);
+	while (has_bytes(peer)) {
+		assert_true(recv(peer, bytes, sizeof(bytes), 0) > 0);
+	}
+	for (int i = 0; i < N; i++) {
+		struct p9_msg r = { .type = P9_Rgetattr, .tag = k[i].t.call.tag };
+		n += (size_t)p9_wire_encode(bytes + n, sizeof(bytes) - n, &r);
+	}
+	assert_int_equal(send(peer, bytes, n, 0), n);
+	while (done < N) {
+		assert_true(p9_client_step(c) >= 0);
+	}
+	assert_int_equal(failed, 0);
+	assert_true(k[N - 1].seen);
+	p9_client_free(c);
+	close(peer);
+}
+
+struct reader {
+	struct p9_call call;
+	struct p9_client *client;
+	struct reader *next; /* is to have this one's memory */
+	char *into;
+	int rc;
+	bool done;
+};
+
+static void took(struct p9_call *call, const struct p9_msg *reply)
+{
+	struct reader *r = (struct reader *)call;
+	assert_int_equal(reply->type, P9_Rread);
+	assert_memory_equal(r->into, "hello", 5);
+	memset(r->into, '-', 5);
+	if (r->next) {
+		r->rc = p9_client_redirect(r->client, &r->next->call, r->into);
+		r->next->into = r->rc == 0 ? r->into : r->next->into;
+	}
+	r->done = true;
+}
+
+static void an_answer_goes_elsewhere(void **state)
+{
+	struct p9_client *c = dial(0);
+	char mem[2][16] = { "", "" };
+	struct reader r[2] = { { { .done = took }, c, &r[1], mem[0], 1, false },
+			       { { .done = took }, c, NULL, mem[1], 1, false } };
+	uint32_t fid;
+	assert_int_equal(p9_client_walk(c, "dir/file", P9_WALK_NOFOLLOW, &fid), 0);
+	assert_int_equal(p9_client_lopen(c, fid, 0, NULL), 0);
+	for (int i = 0; i < 2; i++) {
+		struct p9_msg m = { .type = P9_Tread, .tread = { fid, 0, sizeof(mem[i]) } };
+		assert_true(p9_client_send(c, &m, mem[i], &r[i].call) >= 0);
+	}
+	while (!r[1].done) {
+		assert_true(p9_client_step(c) >= 0);
+	}
+	assert_int_equal(r[0].rc, 0);
+	assert_ptr_equal(r[1].into, mem[0]);
+	assert_memory_equal(mem[1], (char[16]){ 0 }, 16);
+	assert_int_equal(p9_client_redirect(c, &r[1].call, mem[1]), -P9_EINVAL);
+	p9_client_free(c);
+}
+
 static void one_request_times_out(void **state)
 {
 	struct p9_client *c = p9_client_new();
@@ -311,6 +431,7 @@ static void not_connected(void **state)
 	assert_int_equal(p9_client_work(c), -P9_ENOTCONN);
 	assert_int_equal(p9_client_send(c, &m, NULL, &call), -P9_ENOTCONN);
 	assert_int_equal(p9_client_cancel(c, &call), -P9_EINVAL);
+	assert_int_equal(p9_client_redirect(c, &call, &m), -P9_EINVAL);
 	assert_int_equal(p9_client_thread(c), -P9_ENOTCONN);
 	assert_true(p9_client_dead(c));
 	p9_client_free(c);
@@ -321,10 +442,13 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(sync_calls),
+		cmocka_unit_test(looking_or_sleeping),
 		cmocka_unit_test(calls_from_many_threads),
 		cmocka_unit_test(ones_own_loop),
 		cmocka_unit_test(the_link_ends),
 		cmocka_unit_test(the_link_ends_under_threads),
+		cmocka_unit_test(requests_leave_between_callbacks),
+		cmocka_unit_test(an_answer_goes_elsewhere),
 		cmocka_unit_test(one_request_times_out),
 		cmocka_unit_test(silence_ends_the_link),
 		cmocka_unit_test(not_connected),

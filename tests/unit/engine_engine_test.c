@@ -108,6 +108,32 @@ static void replies_together(void **state)
 	end();
 }
 
+static void payload_goes_elsewhere(void **state)
+{
+	static uint8_t first[100], other[100], data[100], bytes[256];
+	struct p9_msg t = { .type = P9_Tread, .tread = { 1, 0, 100 } }, stat = { .type = P9_Tgetattr };
+	struct p9_reply reply;
+	begin(7);
+	rig_submit(&rig, &t, first, &t);
+	rig_submit(&rig, &stat, NULL, &stat);
+	assert_int_equal(p9_engine_redirect(&rig.e, stat.tag, other), -P9_EINVAL);
+	assert_int_equal(p9_engine_redirect(&rig.e, NTAGS - 1, other), -P9_EINVAL);
+	assert_int_equal(p9_engine_redirect(&rig.e, P9_NOTAG, other), -P9_EINVAL);
+	assert_int_equal(p9_engine_redirect(&rig.e, t.tag, NULL), -P9_EINVAL);
+	assert_int_equal(p9_engine_redirect(&rig.e, t.tag, other), 0);
+	memset(data, 'x', sizeof(data));
+	struct p9_msg r = { .type = P9_Rread, .tag = t.tag, .rread = { { 100, data } } };
+	size_t n = (size_t)p9_wire_encode(bytes, sizeof(bytes), &r);
+	assert_int_equal(rig_feed(&rig, bytes, 50, &reply), 0);
+	assert_int_equal(p9_engine_redirect(&rig.e, t.tag, first), -P9_EBUSY);
+	assert_int_equal(rig_feed(&rig, bytes + 50, n - 50, &reply), 1);
+	assert_ptr_equal(reply.msg.rread.data.p, other);
+	assert_memory_equal(other, data, 100);
+	assert_memory_equal(first, (uint8_t[100]){ 0 }, 100);
+	assert_int_equal(p9_engine_redirect(&rig.e, t.tag, first), -P9_EINVAL);
+	end();
+}
+
 static void tags_run_out_and_come_back(void **state)
 {
 	struct p9_msg t = { .type = P9_Tgetattr };
@@ -330,6 +356,7 @@ int main(void)
 		cmocka_unit_test(configuration),
 		cmocka_unit_test(conversation_in_pieces),
 		cmocka_unit_test(replies_together),
+		cmocka_unit_test(payload_goes_elsewhere),
 		cmocka_unit_test(tags_run_out_and_come_back),
 		cmocka_unit_test(fids_are_reused_when_clunked),
 		cmocka_unit_test(what_does_not_fit_is_refused),
