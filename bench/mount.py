@@ -152,7 +152,7 @@ class Mounts:
     def start_p9d(self, disk, memory):
         sock = os.path.join(self.run, "s")
         self.p9d = fixture.Server("p9d", [self.opt.p9d, "-l", f"unix:{sock}", "-e", f"disk={disk}", "-e", f"memory={memory}",
-                                          "--poll", "100", "--log", "error"], [f"unix:{sock}"], "disk", os.path.join(self.run, "p9d.log"))
+                                          "--log", "error"], [f"unix:{sock}"], "disk", os.path.join(self.run, "p9d.log"))
 
     def start_sshd(self):
         """An sshd for this user alone, with keys made for it."""

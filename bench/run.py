@@ -34,6 +34,7 @@ class Row:
     tcp: bool = False
     memory: bool = False    # the export is on a tmpfs instead of a disk
     users: bool = False     # p9d with --identity users
+    sleep: bool = False     # the client sleeps at once until replies come, as the kernel's does
     rounds: dict = field(default_factory=dict)
     failed: list = field(default_factory=list)
 
@@ -69,6 +70,10 @@ EXTRA = [
     Row("tmpfs: small, depth 32", "small", 32, memory=True),
     Row("tmpfs: randread 4K, depth 32", "randread", 32, memory=True),
     Row("tmpfs: read, msize 1 MiB, depth 8", "read", 8, M1, bytes=True, memory=True),
+    Row("a client that sleeps: getattr, depth 32", "getattr", 32, sleep=True),
+    Row("a client that sleeps: small, depth 32", "small", 32, sleep=True),
+    Row("a client that sleeps: getattr, depth 1", "getattr", 1, sleep=True),
+    Row("a client that sleeps: small, depth 1", "small", 1, sleep=True),
     Row("TCP: getattr, depth 32", "getattr", 32, tcp=True),
     Row("TCP: getattr, depth 1", "getattr", 1, tcp=True),
     Row("TCP: small, depth 32", "small", 32, tcp=True),
@@ -127,7 +132,7 @@ def measure_calm(opt, row, server):
     for _ in range(opt.tries):
         got, load = fixture.foreign_load(
             lambda: fixture.run_bench(opt.p9, server, row.workload, opt.secs, row.depth, row.msize, row.files(),
-                                      row.tcp),
+                                      row.tcp, ["--sleep"] if row.sleep else []),
             server.proc.pid)
         got["foreign"] = load
         if best is None or "failed" in best or load < best["foreign"]:

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include "base/spin.h"
 #include "p9/codec.h"
 #include "p9/cli.h"
 
@@ -57,6 +58,10 @@ struct bench_slot {
 	uint16_t len[BENCH_STEPS];
 	uint8_t frame[BENCH_STEPS][BENCH_FRAME];
 };
+/* How replies are waited for: looked for a while before sleeping, as libp9 does, looked for all the time, or slept for at
+ * once, as the kernel's client does. */
+enum bench_wait { BENCH_LOOK, BENCH_POLL, BENCH_SLEEP };
+enum { BENCH_LOOK_NS = 100000 }; /* libp9's own */
 struct bench_conn {
 	int in, out;
 	uint32_t msize;
@@ -72,8 +77,9 @@ struct bench_conn {
 	unsigned iov0, niov;
 	uint64_t next, size; /* place in the file of the sequential workloads; its size */
 	uint64_t random;
-	bool waiting; /* output is waiting for room in the socket */
-	bool poll;    /* never sleep for a reply: look again */
+	bool waiting;	     /* output is waiting for room in the socket */
+	enum bench_wait how; /* it waits for replies when it is the only connection */
+	struct p9_spin spin;
 	/* bench_front.c */
 	struct p9_front *front; /* NULL: descriptors */
 	void **into;		/* where each slot's Tread goes */
@@ -93,7 +99,7 @@ P9_MUST_USE int bench_walk(struct bench_conn *c, uint32_t fid, uint32_t newfid, 
 void bench_queue(struct bench_conn *c, struct bench_slot *s, uint32_t payload);
 /* Sends what is queued; c->waiting tells that some of it is left. Returns 0 or -P9_Exxx. */
 P9_MUST_USE int bench_flush(struct bench_conn *c);
-/* Takes in what has come. Returns 1, 0 when nothing has come (with poll: yet), -P9_Exxx when the link is gone. */
+/* Takes in what has come. Returns 1, 0 when nothing has come (with BENCH_POLL: yet), -P9_Exxx when the link is gone. */
 P9_MUST_USE int bench_fill(struct bench_conn *c);
 
 /* ---- bench_front.c: the same over vhost-user ---- */
@@ -125,6 +131,8 @@ struct bench_load;
 struct bench_run {
 	struct bench_conn *conns;
 	unsigned nconns, depth;
+	enum bench_wait how;
+	struct p9_spin spin; /* of all connections */
 	const struct bench_load *load;
 	uint64_t todo;	 /* chains that may still be started; 0 stops the run */
 	uint64_t issued; /* chains started */

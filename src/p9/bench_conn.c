@@ -3,8 +3,8 @@
  *
  * Requests are copied into one buffer and leave in one writev; payload of a Twrite is not copied, all of it comes from
  * one constant block. Replies are taken in by one recv. With a single connection the descriptor blocks, so that a
- * round costs two system calls; with several it does not and bench_run.c waits in epoll. With --poll nobody sleeps: what is
- * measured is the server then, and not how long it takes to wake a sleeping client.
+ * round costs two system calls; with several it does not and bench_run.c waits in epoll. Either way it looks for replies for a
+ * while before it sleeps, as libp9 does (base/spin.h), unless --poll or --sleep asks for something else.
  *
  * It never deadlocks although it does not read while it writes: of a workload either the requests or the replies are
  * small, and depth times the small ones fits the socket's buffer.
@@ -257,6 +257,34 @@ int bench_flush(struct bench_conn *c)
 	return 0;
 }
 
+/* Receives once, waiting as it was asked to. */
+static ssize_t receive(struct bench_conn *c)
+{
+	uint8_t *to = c->inbuf + c->inend;
+	size_t room = c->incap - c->inend;
+	if (c->how == BENCH_POLL) {
+		return recv(c->in, to, room, MSG_DONTWAIT);
+	}
+	uint64_t until = c->how == BENCH_LOOK ? p9_spin_begin(&c->spin) : 0;
+	while (until) {
+		ssize_t n = recv(c->in, to, room, MSG_DONTWAIT);
+		if (n >= 0 || errno != EAGAIN) {
+			p9_spin_end(&c->spin, true);
+			return n;
+		}
+		if (p9_spin_clock() >= until) {
+			p9_spin_missed(&c->spin);
+			break;
+		}
+		p9_spin_yield();
+	}
+	ssize_t n = read(c->in, to, room);
+	if (c->spin.since) {
+		p9_spin_end(&c->spin, false);
+	}
+	return n;
+}
+
 int bench_fill(struct bench_conn *c)
 {
 	if (c->inpos == c->inend) {
@@ -266,8 +294,7 @@ int bench_fill(struct bench_conn *c)
 		c->inend -= c->inpos;
 		c->inpos = 0;
 	}
-	ssize_t n = c->poll ? recv(c->in, c->inbuf + c->inend, c->incap - c->inend, MSG_DONTWAIT)
-			    : read(c->in, c->inbuf + c->inend, c->incap - c->inend);
+	ssize_t n = receive(c);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
 		return 0;
 	}

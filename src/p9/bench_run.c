@@ -14,7 +14,7 @@
 #include "base/hosterr.h"
 #include "p9/bench.h"
 
-enum { ERRORS_MAX = 1000, REPLY_HEAD = 11 };
+enum { ERRORS_MAX = 1000, REPLY_HEAD = 11, EVENTS = 64 };
 
 volatile bool bench_stopped;
 
@@ -239,11 +239,33 @@ static int pump(struct bench_run *r, struct bench_conn *c)
 	return rc;
 }
 
+static int wait_many(struct bench_run *r, int ep, struct epoll_event *ev, int ms)
+{
+	uint64_t until = r->how == BENCH_LOOK && ms > 0 ? p9_spin_begin(&r->spin) : 0;
+	while (until) {
+		int n = epoll_wait(ep, ev, EVENTS, 0);
+		if (n != 0) {
+			p9_spin_end(&r->spin, true);
+			return n;
+		}
+		if (p9_spin_clock() >= until) {
+			p9_spin_missed(&r->spin);
+			break;
+		}
+		p9_spin_yield();
+	}
+	int n = epoll_wait(ep, ev, EVENTS, ms);
+	if (r->spin.since) {
+		p9_spin_end(&r->spin, false);
+	}
+	return n;
+}
+
 /* More than one connection: rounds where epoll says that something can be done. */
 static int pump_many(struct bench_run *r, int ep)
 {
-	struct epoll_event ev[64];
-	int ms = r->conns[0].poll ? 0 : 1000;
+	struct epoll_event ev[EVENTS];
+	int ms = r->how == BENCH_POLL ? 0 : 1000;
 	for (unsigned i = 0; i < r->nconns; i++) { /* what a device has said already, it does not say again */
 		struct bench_conn *c = &r->conns[i];
 		if (c->front != NULL && bench_front_arm(c)) {
@@ -254,7 +276,7 @@ static int pump_many(struct bench_run *r, int ep)
 			ms = 0;
 		}
 	}
-	int n = epoll_wait(ep, ev, 64, ms);
+	int n = wait_many(r, ep, ev, ms);
 	if (n < 0 && errno != EINTR) {
 		return -p9_hosterr(errno);
 	}
@@ -329,6 +351,12 @@ int bench_run(struct bench_run *r, const struct bench_load *load, uint64_t count
 	int ep = r->nconns > 1 ? epoll_create1(EPOLL_CLOEXEC) : -1;
 	int rc = start_all(r);
 	set_blocking(r, ep, false);
+	for (unsigned i = 0; i < r->nconns; i++) {
+		struct bench_conn *c = &r->conns[i];
+		c->how = r->nconns == 1 ? r->how : BENCH_SLEEP; /* pump_many() has waited */
+		c->spin.most = BENCH_LOOK_NS;
+	}
+	r->spin.most = BENCH_LOOK_NS;
 	while (rc >= 0 && r->active > 0) {
 		rc = r->nconns > 1 ? pump_many(r, ep) : pump(r, &r->conns[0]);
 	}

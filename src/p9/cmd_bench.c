@@ -16,22 +16,24 @@
 struct settings {
 	unsigned conns, depth;
 	double secs;
-	bool json, poll;
+	bool json;
+	enum bench_wait how;
 	pid_t pid;
 	const struct bench_load *load;
 	struct bench_want want;
 };
 
 static const char usage[] =
-	"usage: p9 bench [-c conns] [-q depth] [-t secs] [-n count] [-z MiB] [--poll] [--json] [--server-pid PID]\n"
-	"                [--file PATH]... WORKLOAD\n"
+	"usage: p9 bench [-c conns] [-q depth] [-t secs] [-n count] [-z MiB] [--poll|--sleep] [--json]\n"
+	"                [--server-pid PID] [--file PATH]... WORKLOAD\n"
 	"  -c, --conns N       connections (1)\n"
 	"  -q, --depth N       operations in flight on each (32)\n"
 	"  -t, --secs S        seconds to measure (3)\n"
 	"  -n, --count N       files, or entries of the directory, to make (64, readdir 10000)\n"
 	"  -z, --size MIB      size of a file that is read or written (64)\n"
 	"      --file PATH     use this file of the export and make none (may be given again)\n"
-	"      --poll          look for replies all the time instead of sleeping until they come (takes a processor)\n"
+	"      --poll          look for replies all the time (takes a processor), not for a while before sleeping\n"
+	"      --sleep         sleep at once until replies come, as the Linux kernel's client does\n"
 	"      --server-pid P  process whose CPU time is told per op (else the peer of a Unix socket)\n"
 	"      --json          one JSON object instead of text\n"
 	"  WORKLOAD            getattr walk small create read write randread randwrite readdir\n";
@@ -53,7 +55,7 @@ static bool number(const struct p9_cli *cli, const char *what, const char *text,
 	return true;
 }
 
-enum { OPT_JSON = 256, OPT_PID, OPT_FILE, OPT_POLL };
+enum { OPT_JSON = 256, OPT_PID, OPT_FILE, OPT_POLL, OPT_SLEEP };
 
 static bool take_option(const struct p9_cli *cli, struct settings *s, int opt)
 {
@@ -84,7 +86,10 @@ static bool take_option(const struct p9_cli *cli, struct settings *s, int opt)
 		s->json = true;
 		return true;
 	case OPT_POLL:
-		s->poll = true;
+		s->how = BENCH_POLL;
+		return true;
+	case OPT_SLEEP:
+		s->how = BENCH_SLEEP;
 		return true;
 	case OPT_PID:
 		if (number(cli, "--server-pid", optarg, INT32_MAX, &v)) {
@@ -106,9 +111,11 @@ static bool take_option(const struct p9_cli *cli, struct settings *s, int opt)
 static bool take_options(const struct p9_cli *cli, struct settings *s, int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{ "conns", 1, NULL, 'c' },     { "depth", 1, NULL, 'q' },	   { "secs", 1, NULL, 't' },
-		{ "count", 1, NULL, 'n' },     { "size", 1, NULL, 'z' },	   { "json", 0, NULL, OPT_JSON },
-		{ "file", 1, NULL, OPT_FILE }, { "server-pid", 1, NULL, OPT_PID }, { "poll", 0, NULL, OPT_POLL },
+		{ "conns", 1, NULL, 'c' },     { "depth", 1, NULL, 'q' },
+		{ "secs", 1, NULL, 't' },      { "count", 1, NULL, 'n' },
+		{ "size", 1, NULL, 'z' },      { "json", 0, NULL, OPT_JSON },
+		{ "file", 1, NULL, OPT_FILE }, { "server-pid", 1, NULL, OPT_PID },
+		{ "poll", 0, NULL, OPT_POLL }, { "sleep", 0, NULL, OPT_SLEEP },
 		{ NULL, 0, NULL, 0 },
 	};
 	static const char *paths[BENCH_FILES_MAX];
@@ -262,9 +269,7 @@ int p9_cmd_bench(struct p9_cli *cli, int argc, char **argv)
 	}
 	if (rc == P9_EXIT_OK) {
 		run.pid = s.pid != 0 ? s.pid : bench_conn_peer(&run.conns[0]);
-		for (unsigned i = 0; i < run.nconns; i++) {
-			run.conns[i].poll = s.poll;
-		}
+		run.how = p9_spin_worth() || s.how == BENCH_POLL ? s.how : BENCH_SLEEP;
 		rc = measure(cli, &s, &run);
 	}
 	for (unsigned i = 0; run.conns != NULL && i < run.nconns; i++) {
