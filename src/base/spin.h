@@ -19,6 +19,8 @@ enum { P9_SPIN_LEAST = 50000, P9_SPIN_MOST = 100000 /* ns */, P9_SPIN_PAUSE = 25
 /* For those whose other end is a guest: it takes an interrupt and does its own work before it has news, and to be woken
  * costs its requests more than anything else does. */
 enum { P9_SPIN_MOST_RINGS = 400000 };
+/* For those whose other end is a device: it copies a mebibyte meanwhile. */
+enum { P9_SPIN_MOST_DEVICE = 150000 };
 
 struct p9_spin {
 	uint32_t most;	/* ns; 0: P9_SPIN_MOST */

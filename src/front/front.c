@@ -161,6 +161,7 @@ int p9_front_open(struct p9_front **out, const struct p9_front_conf *c, char *er
 	}
 	f->sock = c->fd;
 	f->ep = f->inflight = f->mem.fd = -1;
+	f->spin.most = P9_SPIN_MOST_DEVICE;
 	f->patience_ms = c->timeout_ms;
 	p9_front_allow(f, f->patience_ms);
 	f->nqueues = queues < P9_FRONT_QUEUES_MAX ? queues : P9_FRONT_QUEUES_MAX;
@@ -472,6 +473,7 @@ static bool spin(const struct p9_front *f, uint64_t until)
 			}
 			p9_spin_relax();
 		}
+		p9_spin_yield(); /* the device may want this very processor */
 	} while (p9_spin_clock() < until);
 	return false;
 }

@@ -9,7 +9,10 @@
 #include "server/internal.h"
 
 #define READDIR_MAX (256u * 1024) /* of one reply: a longer one would hold others up */
-#define HALF_PIECES 300
+#define TOGETHER_IOV 300
+#define PIECES 9
+#define PIECE_MIN (128u * 1024)
+#define HELPER_LOOKS 2000
 #define SENDFILE_MIN (32u * 1024) /* below, a copy is cheaper than the second system call */
 
 static uint32_t clamp(const struct p9_req *r, uint32_t count)
@@ -70,78 +73,102 @@ static int read_start(struct p9_req *r)
 	return by_kernel ? 0 : take_room(r, count, false);
 }
 
-/* A large read that comes alone, into a guest's memory: two processors copy it faster than one. */
-struct half {
+/* A large read that comes alone, into a guest's memory: two processors copy it faster than one. It is cut into pieces that
+ * both take one by one, so that a helper who comes late (it may have to be woken first) takes less of them. */
+struct together {
 	struct p9_job job;
-	struct p9_file *f;
+	const struct p9_req *r;
 	const struct p9_caller *by; /* whose user and cancel flag count */
-	struct iovec iov[HALF_PIECES];
-	int niov;
-	uint64_t offset;
-	int64_t n;
+	uint32_t piece;
+	unsigned npieces;
+	_Atomic unsigned next;
+	int64_t n[PIECES];
 	struct p9_gate gate; /* and what it guards: */
-	bool through;
+	_Atomic bool through;
 };
 
-static int64_t read_half(struct half *h, struct p9_caller *c)
+static uint32_t piece_size(const struct together *t, unsigned i)
 {
-	return h->f->be->read(c, h->f, h->offset, h->iov, h->niov, true);
+	uint32_t left = t->r->t.tread.count - i * t->piece;
+	return left < t->piece ? left : t->piece;
+}
+
+/* The memory of one piece. Returns how many vectors it takes. */
+static int memory_of(const struct together *t, unsigned i, struct iovec *v)
+{
+	const struct p9_room *room = &t->r->room;
+	size_t skip = (size_t)i * t->piece, left = piece_size(t, i);
+	int n = 0;
+	for (int k = 0; k < room->niov && left > 0; k++) {
+		size_t len = room->iov[k].iov_len, from = skip < len ? skip : len;
+		size_t part = len - from < left ? len - from : left;
+		if (part) {
+			v[n++] = (struct iovec){ (char *)room->iov[k].iov_base + from, part };
+		}
+		skip -= from;
+		left -= part;
+	}
+	return n;
+}
+
+static void read_pieces(struct together *t, struct p9_caller *c)
+{
+	struct iovec v[TOGETHER_IOV];
+	struct p9_file *f = t->r->fid->file;
+	for (unsigned i; (i = atomic_fetch_add_explicit(&t->next, 1, memory_order_relaxed)) < t->npieces;) {
+		uint64_t at = t->r->t.tread.offset + (uint64_t)i * t->piece;
+		t->n[i] = f->be->read(c, f, at, v, memory_of(t, i, v), true);
+	}
 }
 
 static void on_helper(struct p9_job *job, struct p9_thread *self)
 {
-	struct half *h = (struct half *)((char *)job - offsetof(struct half, job));
-	struct p9_caller c = { h->by->cred, &self->ident, h->by->cancel };
-	h->n = read_half(h, &c);
-	p9_gate_enter(&h->gate);
-	h->through = true;
-	p9_gate_wake(&h->gate);
-	p9_gate_leave(&h->gate);
+	struct together *t = (struct together *)((char *)job - offsetof(struct together, job));
+	struct p9_caller c = { t->by->cred, &self->ident, t->by->cancel };
+	read_pieces(t, &c);
+	p9_gate_enter(&t->gate);
+	atomic_store_explicit(&t->through, true, memory_order_release);
+	p9_gate_wake(&t->gate);
+	p9_gate_leave(&t->gate);
 }
 
-/* Deals the pieces out: n bytes to a, the rest to b. */
-static void deal(const struct p9_room *room, size_t n, struct half *a, struct half *b)
+/* It has one piece to do at most. Its last word is said under the lock, which is taken before the lock goes. */
+static void wait_for_helper(struct together *t)
 {
-	for (int i = 0; i < room->niov; i++) {
-		struct iovec v = room->iov[i];
-		size_t k = v.iov_len < n ? v.iov_len : n;
-		if (k) {
-			a->iov[a->niov++] = (struct iovec){ v.iov_base, k };
-		}
-		if (k < v.iov_len) {
-			b->iov[b->niov++] = (struct iovec){ (char *)v.iov_base + k, v.iov_len - k };
-		}
-		n -= k;
+	for (int i = 0; i < HELPER_LOOKS && !atomic_load_explicit(&t->through, memory_order_acquire); i++) {
+		p9_spin_relax();
 	}
+	p9_gate_enter(&t->gate);
+	while (!atomic_load_explicit(&t->through, memory_order_relaxed)) {
+		p9_gate_wait(&t->gate);
+	}
+	p9_gate_leave(&t->gate);
 }
 
 static int64_t read_together(struct p9_req *r, struct p9_caller *c)
 {
 	struct p9_crew *crew = &r->conn->srv->crew;
-	const struct p9_tread *m = &r->t.tread;
-	size_t first = m->count / 2 / 4096 * 4096;
-	struct half a = { .f = r->fid->file, .offset = m->offset };
-	struct half b = { .f = a.f, .offset = m->offset + first, .by = c, .job.run = on_helper };
-	deal(&r->room, first, &a, &b);
-	p9_gate_init(&b.gate);
-	p9_crew_submit(crew, &r->vol->lane, &b.job);
-	a.n = read_half(&a, c);
-	if (p9_crew_cancel(crew, &b.job)) { /* nobody was free */
-		b.n = a.n == (int64_t)first ? read_half(&b, c) : 0;
-	} else {
-		p9_gate_enter(&b.gate);
-		while (!b.through) {
-			p9_gate_wait(&b.gate);
+	uint32_t count = r->t.tread.count, piece = (count / PIECES + 4096) / 4096 * 4096;
+	struct together t = { .job.run = on_helper, .r = r, .by = c, .piece = piece < PIECE_MIN ? PIECE_MIN : piece };
+	t.npieces = (count + t.piece - 1) / t.piece;
+	p9_gate_init(&t.gate);
+	p9_crew_submit(crew, &r->vol->lane, &t.job);
+	read_pieces(&t, c);
+	if (!p9_crew_cancel(crew, &t.job)) { /* somebody was free */
+		wait_for_helper(&t);
+	}
+	p9_gate_fini(&t.gate);
+	int64_t n = 0;
+	for (unsigned i = 0; i < t.npieces; i++) {
+		if (t.n[i] == -P9_EAGAIN || (t.n[i] < 0 && i == 0)) {
+			return t.n[i];
 		}
-		p9_gate_leave(&b.gate);
+		n += t.n[i] < 0 ? 0 : t.n[i]; /* an error comes up when it is asked for from there */
+		if (t.n[i] < piece_size(&t, i)) {
+			break;
+		}
 	}
-	p9_gate_fini(&b.gate);
-	if (a.n != (int64_t)first) {
-		return a.n;
-	}
-	return b.n >= 0		   ? a.n + b.n
-	       : b.n == -P9_EAGAIN ? b.n
-				   : a.n; /* an error comes up when it is asked for from there */
+	return n;
 }
 
 static int read_run(struct p9_req *r, struct p9_caller *c)
@@ -153,7 +180,7 @@ static int read_run(struct p9_req *r, struct p9_caller *c)
 		r->r.rread.data = (struct p9_data){ n < 0 ? 0 : (uint32_t)n, NULL };
 		return n < 0 ? (int)n : 0;
 	}
-	int64_t n = r->helped && !r->blocking && r->room.niov < HALF_PIECES
+	int64_t n = r->helped && !r->blocking && r->room.niov < TOGETHER_IOV
 			    ? read_together(r, c)
 			    : f->be->read(c, f, m->offset, r->room.iov, r->room.niov, !r->blocking);
 	r->r.rread.data = (struct p9_data){ n < 0 ? 0 : (uint32_t)n, NULL };
