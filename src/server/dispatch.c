@@ -267,10 +267,11 @@ int p9_dispatch(struct p9_req *r)
 		p9_req_finish(r);
 		return 0;
 	}
-	r->apart = worth_a_thread(r);
+	bool slow = r->vol && atomic_load_explicit(&r->vol->slow, memory_order_relaxed);
+	r->apart = !slow && worth_a_thread(r);
 	r->helped = worth_a_helper(r);
-	if (r->vol && (r->apart || atomic_load_explicit(&r->vol->slow, memory_order_relaxed))) {
-		p9_req_submit(r);
+	if (r->apart || slow) {
+		(r->apart ? p9_req_submit_copy : p9_req_submit)(r);
 		return 0;
 	}
 	return run_here(r);

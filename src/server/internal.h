@@ -160,6 +160,8 @@ struct p9_req *p9_req_new(struct p9_conn *conn);
 void p9_req_free(struct p9_req *r);
 /* Makes the request independent of the loop's buffers. */
 void p9_req_detach(struct p9_req *r);
+/* The same for one that is not to wait for a disk: it comes back with EAGAIN then, and is submitted again. */
+void p9_req_submit_copy(struct p9_req *r);
 /* Sends it to the export's lane. */
 void p9_req_submit(struct p9_req *r);
 /* Back on the loop: reply, flushes, whoever waited. */
@@ -303,6 +305,8 @@ struct p9_server {
 	struct p9_synth *list_tree;
 	_Atomic unsigned nconns;
 	struct p9_sources sources;
+	struct p9_lane
+		copies; /* large reads of what is cached; more at a time than there are processors would all end late */
 	struct p9_lane admin; /* closing what ended sessions left */
 	_Atomic unsigned lock_waiters;
 	struct p9_log_rate comings, complaints; /* lines that peers cause by coming, going and asking wrongly */

@@ -313,16 +313,24 @@ void p9_req_come_back(struct p9_req *r)
 	p9_loop_post(&r->conn->shard->loop, &r->job);
 }
 
-void p9_req_submit(struct p9_req *r)
+static void submit(struct p9_req *r, struct p9_lane *lane, bool blocking)
 {
-	struct p9_server *srv = r->conn->srv;
-	struct p9_volume *vol = r->vol;
 	p9_req_detach(r);
 	hold(r);
 	r->state = REQ_SUBMITTED;
-	r->blocking = true;
+	r->blocking = blocking;
 	r->job.run = on_worker;
-	p9_crew_submit(&srv->crew, vol ? &vol->lane : &srv->admin, &r->job);
+	p9_crew_submit(&r->conn->srv->crew, lane, &r->job);
+}
+
+void p9_req_submit(struct p9_req *r)
+{
+	submit(r, r->vol ? &r->vol->lane : &r->conn->srv->admin, true);
+}
+
+void p9_req_submit_copy(struct p9_req *r)
+{
+	submit(r, &r->conn->srv->copies, false);
 }
 
 void p9_req_again(struct p9_req *r)

@@ -69,6 +69,7 @@ int p9_server_new(const struct p9_server_config *conf, struct p9_server **out)
 	atomic_store(&p9_fd_budget, descriptor_budget());
 	p9_gate_init(&srv->hold.gate);
 	srv->admin.max = ADMIN_MAX;
+	srv->copies.max = cpus > 2 ? (unsigned)cpus - 1 : 1; /* a loop copies, too */
 	srv->list.srv = srv;
 	p9_fid_init();
 	init_volumes(&srv->list);
