@@ -347,12 +347,8 @@ void p9_loop_run(struct p9_loop *loop, struct p9_thread *self)
 		}
 		loop->nev = loop->nev ? loop->nev : wait(loop, news == NEWS ? 0 : timeout);
 		loop->now = now_ms();
-		if (loop->idle.since) {
-			p9_spin_end(&loop->idle, false);
-		}
-		if (loop->spin.since) {
-			p9_spin_end(&loop->spin, false);
-		}
+		p9_spin_slept(&loop->idle);
+		p9_spin_slept(&loop->spin);
 	}
 }
 

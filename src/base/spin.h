@@ -96,4 +96,30 @@ static inline void p9_spin_end(struct p9_spin *s, bool seen)
 	s->since = 0;
 }
 
+/* After sleep, when looking had not been enough. */
+static inline void p9_spin_slept(struct p9_spin *s)
+{
+	if (s->since) {
+		p9_spin_end(s, false);
+	}
+}
+
+/* Looks until there() says yes, or for as long as looking pays, by system calls. Returns what it said last; after false: sleep,
+ * then p9_spin_slept(). */
+static inline bool p9_spin_look(struct p9_spin *s, bool (*there)(void *arg), void *arg)
+{
+	for (uint64_t until = p9_spin_begin(s); until;) {
+		if (there(arg)) {
+			p9_spin_end(s, true);
+			return true;
+		}
+		if (p9_spin_clock() >= until) {
+			p9_spin_missed(s);
+			break;
+		}
+		p9_spin_yield();
+	}
+	return false;
+}
+
 #endif

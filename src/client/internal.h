@@ -72,11 +72,10 @@ enum { P9_PULL_NONE, P9_PULL_SOME, P9_PULL_FULL };
 P9_MUST_USE int p9_client_pull(struct p9_client *c, bool wait);
 /* For how long to look before sleeping, as the handle's options have it. */
 void p9_client_look_for(struct p9_client *c, uint32_t us);
-/* Looks for bytes at the socket for a while. Returns as p9_client_pull(), 0: it is time to sleep, then p9_client_slept(). */
+/* Looks for bytes at the socket for a while. Returns as p9_client_pull(), 0: it is time to sleep, then p9_spin_slept(). */
 P9_MUST_USE int p9_client_look(struct p9_client *c);
 /* The same without taking anything: whether one of v has something. */
 bool p9_client_look_at(struct p9_client *c, struct pollfd *v, unsigned n);
-void p9_client_slept(struct p9_client *c);
 /* vhost.c */
 struct p9_addr;
 struct p9_client_front_conf {

@@ -185,44 +185,36 @@ void p9_client_look_for(struct p9_client *c, uint32_t us)
 	c->spin.most = us < UINT32_MAX / 1000 ? us * 1000 : UINT32_MAX;
 }
 
+struct pulled {
+	struct p9_client *client;
+	int got;
+};
+
+static bool pulled(void *arg)
+{
+	struct pulled *p = arg;
+	p->got = p9_client_pull(p->client, false);
+	return p->got != 0;
+}
+
 int p9_client_look(struct p9_client *c)
 {
-	uint64_t until = c->looks ? p9_spin_begin(&c->spin) : 0;
-	while (until) {
-		int got = p9_client_pull(c, false);
-		if (got != 0) {
-			p9_spin_end(&c->spin, true);
-			return got;
-		}
-		if (p9_spin_clock() >= until) {
-			p9_spin_missed(&c->spin);
-			return 0;
-		}
-		p9_spin_yield();
-	}
-	return 0;
+	struct pulled p = { c, 0 };
+	return c->looks && p9_spin_look(&c->spin, pulled, &p) ? p.got : 0;
+}
+
+struct polled {
+	struct pollfd *v;
+	unsigned n;
+};
+
+static bool polled(void *arg)
+{
+	struct polled *p = arg;
+	return poll(p->v, p->n, 0) > 0;
 }
 
 bool p9_client_look_at(struct p9_client *c, struct pollfd *v, unsigned n)
 {
-	uint64_t until = c->looks ? p9_spin_begin(&c->spin) : 0;
-	while (until) {
-		if (poll(v, n, 0) > 0) {
-			p9_spin_end(&c->spin, true);
-			return true;
-		}
-		if (p9_spin_clock() >= until) {
-			p9_spin_missed(&c->spin);
-			return false;
-		}
-		p9_spin_yield();
-	}
-	return false;
-}
-
-void p9_client_slept(struct p9_client *c)
-{
-	if (c->spin.since) {
-		p9_spin_end(&c->spin, false);
-	}
+	return c->looks && p9_spin_look(&c->spin, polled, &(struct polled){ v, n });
 }

@@ -319,7 +319,7 @@ static int exchange(struct p9_client *c)
 	}
 	if (sent == P9_PUSH_ALL && ms < 0 && c->in_socket) {
 		got = p9_client_pull(c, true);
-		p9_client_slept(c);
+		p9_spin_slept(&c->spin);
 		if (got != 0 || errno == EINTR) {
 			return got;
 		}
@@ -327,7 +327,7 @@ static int exchange(struct p9_client *c)
 	if (sent != P9_PUSH_CLOSED && !wait_once(c, ms)) {
 		return 0;
 	}
-	p9_client_slept(c);
+	p9_spin_slept(&c->spin);
 	got = pull_and_note(c);
 	if (got == 0 && sent == P9_PUSH_CLOSED) {
 		return p9_engine_fail(&c->engine, P9_EPIPE, "the server closed the connection");
@@ -510,7 +510,7 @@ static void thread_wait(struct p9_client *c, int ms, bool out)
 	v[n] = (struct pollfd){ .fd = c->bell, .events = POLLIN };
 	if (ms == 0 || !p9_client_pending(c) || !p9_client_look_at(c, v, n + 1)) {
 		poll(v, n + 1, ms);
-		p9_client_slept(c);
+		p9_spin_slept(&c->spin);
 	}
 	uint64_t count;
 	if ((v[n].revents & POLLIN) && read(c->bell, &count, sizeof(count)) < 0) {

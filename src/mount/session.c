@@ -282,8 +282,9 @@ static void talk(struct p9_mount *m)
 	}
 }
 
-static bool kernel_asks(const struct p9_mount *m)
+static bool kernel_asks(void *arg)
 {
+	const struct p9_mount *m = arg;
 	struct pollfd v = { fuse_session_fd(m->se), POLLIN, 0 };
 	return poll(&v, 1, 0) > 0;
 }
@@ -311,8 +312,8 @@ static bool look_until(struct p9_mount *m, uint64_t until)
 static void look(struct p9_mount *m)
 {
 	while (m->o.busy_poll > 0 && !p9_client_dead(m->client) && p9_client_pending(m->client) > 0) {
-		uint64_t until = p9_spin_begin(&m->spin), most = m->spin.since + (uint64_t)m->o.busy_poll * 1000;
-		if (until == 0 || !look_until(m, until < most ? until : most)) {
+		uint64_t until = p9_spin_begin(&m->spin);
+		if (until == 0 || !look_until(m, until)) {
 			break;
 		}
 		p9_spin_end(&m->spin, true);
@@ -330,21 +331,9 @@ static bool look_for_requests(struct p9_mount *m)
 			break;
 		}
 		m->asked = false;
-		uint64_t until = p9_spin_begin(&m->spin_asks),
-			 most = m->spin_asks.since + (uint64_t)m->o.busy_poll * 1000;
-		bool seen = false;
-		until = until < most ? until : most;
-		while (!seen && p9_spin_clock() < until) {
-			p9_spin_yield();
-			seen = kernel_asks(m);
-		}
-		if (!seen && until) {
-			p9_spin_missed(&m->spin_asks);
-		}
-		if (!seen) {
+		if (!p9_spin_look(&m->spin_asks, kernel_asks, m)) {
 			break;
 		}
-		p9_spin_end(&m->spin_asks, true);
 		if (!take_requests(m)) {
 			return false;
 		}
@@ -392,6 +381,7 @@ int p9_mount_run(struct p9_mount *m, void (*ready)(void *arg), void *arg)
 	if (sig < 0) {
 		return p9_err();
 	}
+	m->spin.most = m->spin_asks.most = m->o.busy_poll * 1000;
 	for (;;) {
 		struct pollfd v[4] = { { fuse_session_fd(m->se), POLLIN, 0 }, { sig, POLLIN, 0 } };
 		int wait = -1, mine = p9_mount_timers(m); /* which may send */
@@ -403,9 +393,7 @@ int p9_mount_run(struct p9_mount *m, void (*ready)(void *arg), void *arg)
 			break;
 		}
 		bool heard = v[2].revents || v[3].revents || k == 0;
-		if (m->spin_asks.since) { /* looked in vain: how long it took tells when that would have paid */
-			p9_spin_end(&m->spin_asks, false);
-		}
+		p9_spin_slept(&m->spin_asks); /* how long it took tells when looking would have paid */
 		if ((v[1].revents && !on_signal(m, sig)) || (v[0].revents && !take_requests(m))) {
 			break;
 		}

@@ -257,32 +257,30 @@ int bench_flush(struct bench_conn *c)
 	return 0;
 }
 
+struct received {
+	struct bench_conn *conn;
+	ssize_t n;
+};
+
+static bool received(void *arg)
+{
+	struct received *r = arg;
+	struct bench_conn *c = r->conn;
+	r->n = recv(c->in, c->inbuf + c->inend, c->incap - c->inend, MSG_DONTWAIT);
+	return r->n >= 0 || errno != EAGAIN;
+}
+
 /* Receives once, waiting as it was asked to. */
 static ssize_t receive(struct bench_conn *c)
 {
-	uint8_t *to = c->inbuf + c->inend;
-	size_t room = c->incap - c->inend;
+	struct received r = { c, 0 };
 	if (c->how == BENCH_POLL) {
-		return recv(c->in, to, room, MSG_DONTWAIT);
+		received(&r);
+	} else if (c->how != BENCH_LOOK || !p9_spin_look(&c->spin, received, &r)) {
+		r.n = read(c->in, c->inbuf + c->inend, c->incap - c->inend);
+		p9_spin_slept(&c->spin);
 	}
-	uint64_t until = c->how == BENCH_LOOK ? p9_spin_begin(&c->spin) : 0;
-	while (until) {
-		ssize_t n = recv(c->in, to, room, MSG_DONTWAIT);
-		if (n >= 0 || errno != EAGAIN) {
-			p9_spin_end(&c->spin, true);
-			return n;
-		}
-		if (p9_spin_clock() >= until) {
-			p9_spin_missed(&c->spin);
-			break;
-		}
-		p9_spin_yield();
-	}
-	ssize_t n = read(c->in, to, room);
-	if (c->spin.since) {
-		p9_spin_end(&c->spin, false);
-	}
-	return n;
+	return r.n;
 }
 
 int bench_fill(struct bench_conn *c)

@@ -239,32 +239,31 @@ static int pump(struct bench_run *r, struct bench_conn *c)
 	return rc;
 }
 
-static int wait_many(struct bench_run *r, int ep, struct epoll_event *ev, int ms)
+struct events {
+	struct epoll_event ev[EVENTS];
+	int ep, n;
+};
+
+static bool has_events(void *arg)
 {
-	uint64_t until = r->how == BENCH_LOOK && ms > 0 ? p9_spin_begin(&r->spin) : 0;
-	while (until) {
-		int n = epoll_wait(ep, ev, EVENTS, 0);
-		if (n != 0) {
-			p9_spin_end(&r->spin, true);
-			return n;
-		}
-		if (p9_spin_clock() >= until) {
-			p9_spin_missed(&r->spin);
-			break;
-		}
-		p9_spin_yield();
+	struct events *e = arg;
+	e->n = epoll_wait(e->ep, e->ev, EVENTS, 0);
+	return e->n != 0;
+}
+
+static void wait_many(struct bench_run *r, struct events *e, int ms)
+{
+	if (r->how != BENCH_LOOK || ms == 0 || !p9_spin_look(&r->spin, has_events, e)) {
+		e->n = epoll_wait(e->ep, e->ev, EVENTS, ms);
+		p9_spin_slept(&r->spin);
 	}
-	int n = epoll_wait(ep, ev, EVENTS, ms);
-	if (r->spin.since) {
-		p9_spin_end(&r->spin, false);
-	}
-	return n;
 }
 
 /* More than one connection: rounds where epoll says that something can be done. */
 static int pump_many(struct bench_run *r, int ep)
 {
-	struct epoll_event ev[EVENTS];
+	struct events e;
+	e.ep = ep;
 	int ms = r->how == BENCH_POLL ? 0 : 1000;
 	for (unsigned i = 0; i < r->nconns; i++) { /* what a device has said already, it does not say again */
 		struct bench_conn *c = &r->conns[i];
@@ -276,12 +275,12 @@ static int pump_many(struct bench_run *r, int ep)
 			ms = 0;
 		}
 	}
-	int n = wait_many(r, ep, ev, ms);
-	if (n < 0 && errno != EINTR) {
+	wait_many(r, &e, ms);
+	if (e.n < 0 && errno != EINTR) {
 		return -p9_hosterr(errno);
 	}
-	for (int i = 0; i < n; i++) {
-		struct bench_conn *c = ev[i].data.ptr;
+	for (int i = 0; i < e.n; i++) {
+		struct bench_conn *c = e.ev[i].data.ptr;
 		bool waited = c->waiting;
 		int rc = 0;
 		if (waited) {
@@ -294,8 +293,8 @@ static int pump_many(struct bench_run *r, int ep)
 			return rc;
 		}
 		if (waited != c->waiting) {
-			struct epoll_event e = { .events = c->waiting ? EPOLLOUT : EPOLLIN, .data.ptr = c };
-			epoll_ctl(ep, EPOLL_CTL_MOD, c->in, &e);
+			struct epoll_event want = { .events = c->waiting ? EPOLLOUT : EPOLLIN, .data.ptr = c };
+			epoll_ctl(ep, EPOLL_CTL_MOD, c->in, &want);
 		}
 	}
 	return 0;
