@@ -167,7 +167,8 @@ static int plus_took(struct p9_mreq *r, unsigned i, const struct p9_msg *reply)
 	if (what == 0) {
 		e->qid = reply->rwalk.wqid.v[0];
 		e->walked = true;
-		if (r->u32[2]) {
+		if (r->u32[2] &&
+		    r->calls[i + 1].state == P9_MCALL_DONE) { /* else it is still to be built, and will see */
 			p9_mreq_step(r, i + 1);
 		}
 		return 0;

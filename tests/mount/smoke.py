@@ -1169,6 +1169,20 @@ def a_small_msize_carries_everything():
 
 
 @suite.test
+def a_directory_larger_than_its_tags():
+    """Each name is walked to and looked at, some thousand requests for two hundred tags, together and one by one."""
+    for options in ("aname=EXPORT", "aname=EXPORT,nopipeline"):
+        with mnt.served(options) as m:
+            for i in range(1500):
+                put(os.path.join(m.server.export, f"e{i}"), b"x" * (i % 50))
+            for _ in range(3):
+                mnt.drop_caches()
+                got = mnt.python("for e in sorted(os.scandir(sys.argv[1]), key=lambda e: int(e.name[1:])): "
+                                 "print(e.name, e.stat().st_size)", m.dir)
+                equal(got, "".join(f"e{i} {i % 50}\n" for i in range(1500)))
+
+
+@suite.test
 def diod_is_mounted():
     if not os.path.exists("/usr/sbin/diod"):
         raise Skip("no diod")
