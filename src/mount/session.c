@@ -21,6 +21,7 @@
 
 #define BACKGROUND 64u
 #define TURN 64 /* requests of the kernel taken before the server has its turn */
+#define TURNS 64
 #define PROBES 8
 #define LOOKS 8 /* for a reply, between two looks at what the kernel asks */
 
@@ -35,43 +36,103 @@ bool p9_mount_built_in(void)
 struct probe {
 	struct p9_call call; /* first */
 	bool *failed;
+	uint32_t fid; /* that it makes; P9_NOFID: none, or the server did not */
+	unsigned number, *next;
 };
+
+static void in_turn(struct p9_call *call, const struct p9_msg *reply)
+{
+	struct probe *p = (struct probe *)call;
+	*p->failed |= reply->type == P9_Rlerror || p->number != (*p->next)++;
+}
 
 static void probe_done(struct p9_call *call, const struct p9_msg *reply)
 {
 	struct probe *p = (struct probe *)call;
-	*p->failed |= reply->type == P9_Rlerror;
+	if (reply->type == P9_Rlerror) {
+		*p->failed = true;
+		p->fid = P9_NOFID;
+	}
 }
 
-/* Walks in a row that need each other, and are not waited for: does the server take them in order? */
-static int probe_order(struct p9_mount *m)
+static int send_probe(struct p9_mount *m, struct probe *p, struct p9_msg *t)
 {
-	struct probe calls[PROBES * 5];
-	unsigned n = 0;
+	p->call = (struct p9_call){ .done = probe_done };
+	return p9_client_send(m->client, t, NULL, &p->call);
+}
+
+static int wait_for_all(struct p9_mount *m)
+{
 	int rc = 0;
-	bool failed = false;
-	for (unsigned i = 0; i < PROBES && rc >= 0; i++) {
-		uint32_t a = P9_NOFID, b = P9_NOFID;
-		rc = p9_client_fid(m->client, &a);
-		rc = rc < 0 ? rc : p9_client_fid(m->client, &b);
-		struct p9_msg t[5] = {
-			{ .type = P9_Twalk, .twalk = { .fid = m->root.fid, .newfid = a } },
-			{ .type = P9_Twalk, .twalk = { .fid = a, .newfid = b } },
-			{ .type = P9_Tgetattr, .tgetattr = { .fid = b, .request_mask = P9_MOUNT_ATTRS } },
-			{ .type = P9_Tclunk, .tclunk = { .fid = a } },
-			{ .type = P9_Tclunk, .tclunk = { .fid = b } },
-		};
-		for (unsigned k = 0; k < P9_COUNT(t) && rc >= 0; k++) {
-			calls[n] = (struct probe){ .call = { .done = probe_done }, .failed = &failed };
-			rc = p9_client_send(m->client, &t[k], NULL, &calls[n++].call);
-		}
-	}
 	while (p9_client_pending(m->client) && !p9_client_dead(m->client)) {
 		int step = p9_client_step(m->client);
 		rc = step < 0 ? step : rc;
 	}
-	m->ordered = !failed && !m->o.nopipeline;
-	return rc < 0 ? rc : 0;
+	return rc;
+}
+
+/* A walk, a walk from where it leads, and a look there: three requests that need each other. */
+static int send_probes(struct p9_mount *m, struct probe p[3])
+{
+	uint32_t from = m->root.fid;
+	for (unsigned k = 0; k < 2; k++) {
+		int rc = p9_client_fid(m->client, &p[k].fid);
+		struct p9_msg walk = { .type = P9_Twalk, .twalk = { .fid = from, .newfid = p[k].fid } };
+		rc = rc < 0 ? rc : send_probe(m, &p[k], &walk);
+		if (rc < 0) {
+			p[k].fid = P9_NOFID;
+			return rc;
+		}
+		from = p[k].fid;
+	}
+	struct p9_msg look = { .type = P9_Tgetattr, .tgetattr = { .fid = from, .request_mask = P9_MOUNT_ATTRS } };
+	return send_probe(m, &p[2], &look);
+}
+
+/* Many requests for one fid: a server whose threads take them as they come answers out of turn. Sets *failed then. */
+static int probe_turns(struct p9_mount *m, bool *failed)
+{
+	struct probe p[TURNS];
+	unsigned next = 0;
+	int rc = 0;
+	for (unsigned i = 0; i < TURNS && rc >= 0; i++) {
+		struct p9_msg look = { .type = P9_Tgetattr,
+				       .tgetattr = { .fid = m->root.fid, .request_mask = P9_MOUNT_ATTRS } };
+		p[i] = (struct probe){ .call = { .done = in_turn }, .failed = failed, .number = i, .next = &next };
+		rc = p9_client_send(m->client, &look, NULL, &p[i].call);
+	}
+	int end = wait_for_all(m);
+	return end < 0 ? end : rc < 0 ? rc : 0;
+}
+
+/* Requests in a row that need each other, and are not waited for: does the server take them in order? Only asked of one that
+ * answers in turn: diod 1.0 crashes, one time in some ten thousand, when a thread uses a fid that another is just making. */
+static int probe_order(struct p9_mount *m)
+{
+	struct probe p[PROBES][3];
+	bool failed = false;
+	int rc = m->o.nopipeline ? 0 : probe_turns(m, &failed);
+	if (m->o.nopipeline || failed || rc < 0) {
+		return rc;
+	}
+	for (unsigned i = 0; i < PROBES; i++) {
+		for (unsigned k = 0; k < 3; k++) {
+			p[i][k] = (struct probe){ .failed = &failed, .fid = P9_NOFID };
+		}
+		rc = rc < 0 || failed ? rc : send_probes(m, p[i]);
+		rc = rc < 0 || i > 0 ? rc : wait_for_all(m); /* the first alone: most will not need a second */
+	}
+	int end = wait_for_all(m);
+	for (unsigned i = 0; i < PROBES * 3 && rc >= 0 && end >= 0; i++) {
+		struct probe *q = &p[i / 3][i % 3];
+		struct p9_msg t = { .type = P9_Tclunk, .tclunk = { .fid = q->fid } };
+		rc = q->fid == P9_NOFID ? rc : send_probe(m, q, &t);
+	}
+	bool kept = !failed;
+	rc = end < 0 ? end : rc;
+	end = wait_for_all(m);
+	m->ordered = kept;
+	return end < 0 ? end : rc < 0 ? rc : 0;
 }
 
 static int learn_root(struct p9_mount *m)
