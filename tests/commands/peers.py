@@ -9,6 +9,16 @@ import threading
 TLOCK, TREAD, TWRITE, RREAD = 52, 116, 118, 117
 
 
+def end_listener(listener, thread):
+    """Who waits in accept() is woken and has gone before the number of its descriptor can be another's."""
+    try:
+        listener.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    thread.join(10)
+    listener.close()
+
+
 class Relay:
     """Accepts at `path` and passes on to the server at `to`, message by message. request(kind, frame) and
     reply(kind, frame) return the frame to send, changed or not, or None to end the connection."""
@@ -20,7 +30,8 @@ class Relay:
         self.listener.bind(path)
         self.listener.listen(8)
         self.socks = []
-        threading.Thread(target=self.accept, daemon=True).start()
+        self.thread = threading.Thread(target=self.accept, daemon=True)
+        self.thread.start()
 
     def accept(self):
         while True:
@@ -65,7 +76,7 @@ class Relay:
                 pass
 
     def close(self):
-        self.listener.close()
+        end_listener(self.listener, self.thread)
         self.cut()
 
 
@@ -84,10 +95,11 @@ class Liar:
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
         self.listener.listen(1)
-        threading.Thread(target=self.serve, daemon=True).start()
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
 
     def close(self):
-        self.listener.close()
+        end_listener(self.listener, self.thread)
 
     def qid(self, name):
         kind = 0x80 if name == "/" or name in self.dirs else 0
