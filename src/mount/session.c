@@ -106,7 +106,7 @@ static int probe_turns(struct p9_mount *m, bool *failed)
 }
 
 /* Requests in a row that need each other, and are not waited for: does the server take them in order? Only asked of one that
- * answers in turn: diod 1.0 crashes, one time in some ten thousand, when a thread uses a fid that another is just making. */
+ * answers in turn, for a diod 1.0 crashes now and then when a thread uses a fid that another is just making. */
 static int probe_order(struct p9_mount *m)
 {
 	struct probe p[PROBES][3];
