@@ -19,7 +19,8 @@ struct p9_source {
 	int fd;
 	/* Called with epoll bits. Returns 0 or P9_LOST. */
 	int (*ready)(struct p9_source *s, uint32_t events);
-	/* May be NULL. Takes in what has come, without waiting and without acting on it. Returns whether ready() has to be called for it. */
+	/* May be NULL. Takes in what has come, without waiting and without acting on it. Returns whether ready() has to be
+	 * called for it. */
 	bool (*look)(struct p9_source *s);
 };
 

@@ -176,11 +176,8 @@ int p9_client_redirect(struct p9_client *c, struct p9_call *call, void *dst)
 }
 
 /* ---- looking before sleeping (base/spin.h) ---- */
-#define LOOK_US 100
-
 void p9_client_look_for(struct p9_client *c, uint32_t us)
 {
-	us = us ? us : LOOK_US;
 	c->looks = us != P9_CLIENT_SLEEP && p9_spin_worth();
 	c->spin.most = us < UINT32_MAX / 1000 ? us * 1000 : UINT32_MAX;
 }

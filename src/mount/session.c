@@ -111,8 +111,11 @@ static int probe_order(struct p9_mount *m)
 {
 	struct probe p[PROBES][3];
 	bool failed = false;
-	int rc = m->o.nopipeline ? 0 : probe_turns(m, &failed);
-	if (m->o.nopipeline || failed || rc < 0) {
+	if (m->o.nopipeline) {
+		return 0;
+	}
+	int rc = probe_turns(m, &failed);
+	if (failed || rc < 0) {
 		return rc;
 	}
 	for (unsigned i = 0; i < PROBES; i++) {
@@ -123,15 +126,14 @@ static int probe_order(struct p9_mount *m)
 		rc = rc < 0 || i > 0 ? rc : wait_for_all(m); /* the first alone: most will not need a second */
 	}
 	int end = wait_for_all(m);
+	m->ordered = !failed;
 	for (unsigned i = 0; i < PROBES * 3 && rc >= 0 && end >= 0; i++) {
 		struct probe *q = &p[i / 3][i % 3];
 		struct p9_msg t = { .type = P9_Tclunk, .tclunk = { .fid = q->fid } };
 		rc = q->fid == P9_NOFID ? rc : send_probe(m, q, &t);
 	}
-	bool kept = !failed;
 	rc = end < 0 ? end : rc;
 	end = wait_for_all(m);
-	m->ordered = kept;
 	return end < 0 ? end : rc < 0 ? rc : 0;
 }
 

@@ -61,7 +61,6 @@ struct bench_slot {
 /* How replies are waited for: looked for a while before sleeping, as libp9 does, looked for all the time, or slept for at
  * once, as the kernel's client does. */
 enum bench_wait { BENCH_LOOK, BENCH_POLL, BENCH_SLEEP };
-enum { BENCH_LOOK_NS = 100000 }; /* libp9's own */
 struct bench_conn {
 	int in, out;
 	uint32_t msize;

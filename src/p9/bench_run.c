@@ -353,9 +353,7 @@ int bench_run(struct bench_run *r, const struct bench_load *load, uint64_t count
 	for (unsigned i = 0; i < r->nconns; i++) {
 		struct bench_conn *c = &r->conns[i];
 		c->how = r->nconns == 1 ? r->how : BENCH_SLEEP; /* pump_many() has waited */
-		c->spin.most = BENCH_LOOK_NS;
 	}
-	r->spin.most = BENCH_LOOK_NS;
 	while (rc >= 0 && r->active > 0) {
 		rc = r->nconns > 1 ? pump_many(r, ep) : pump(r, &r->conns[0]);
 	}
